@@ -1,0 +1,77 @@
+"""How a training is laid over the cluster, and what that means for a net and its gradients."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a training runs. It changes the speed, never the mathematics."""
+
+    workers: int = 1
+    """Data-parallel workers, each on one GPU or on `cpus_per_worker` cores."""
+    micro_batch: int | None = None
+    """Images of one forward and backward pass on a worker. None: the worker's whole share."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """auto: GPUs when the cluster has one for every worker, else CPUs."""
+    cpus_per_worker: int = 1
+    """Cores reserved for each worker; also its number of CPU threads."""
+    max_failures: int = 3
+    """Times a crashed worker group is started again from the last checkpoint."""
+    wait_seconds: float = 30.0
+    """How long to wait for the cluster to have room before giving up."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One process of a training."""
+
+    rank: int
+    world: int
+    local_rank: int
+    device: torch.device
+    threads: int
+
+
+def data_parallel(net: nn.Module, worker: Worker, example: torch.Tensor) -> nn.Module:
+    """The net with its gradients summed over workers at each backward pass; `example` is an input of one row.
+
+    DDP divides by the number of workers, which is the exact mean over the batch only when they share it
+    evenly; a plain sum lets the loss carry the exact weights instead.
+    """
+    if worker.world == 1:
+        return net
+    devices = [worker.device] if worker.device.type == "cuda" else None
+    ddp = DistributedDataParallel(net, device_ids=devices, gradient_as_bucket_view=True)
+    ddp.register_comm_hook(None, _sum_gradients)
+    # DDP regroups its buckets after the first backward pass, which changes the order in which a ring adds
+    # gradients up. One pass ahead of all steps gives a resumed training the buckets of an undisturbed one.
+    ddp(example).sum().backward()
+    ddp.zero_grad()
+    return ddp
+
+
+def _sum_gradients(_state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda done: done.value()[0])
+
+
+def sum_over_workers(values: torch.Tensor) -> torch.Tensor:
+    """The element-wise sum over workers, in place; the tensor lies on the worker's device."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def first_problem(problem: str | None) -> str | None:
+    """What the lowest rank with a problem says, on every worker: they stop together or go on together."""
+    if not dist.is_initialized():
+        return problem
+    problems: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(problems, problem)
+    return next((p for p in problems if p is not None), None)

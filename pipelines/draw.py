@@ -1,0 +1,152 @@
+"""What happens to an image before the net sees it: a pure function of (seed, epoch, image). No I/O.
+
+Shapes: B images, C = 3 colours (RGB).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_M0, _M1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
+_W0, _W1 = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
+_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+_DOMAIN = 1  # last word of the counter: the epoch's permutation uses 0, dropout 2
+
+
+@dataclass(frozen=True)
+class Augment:
+    """The training crop (paper, section 3.1)."""
+
+    side: int
+    """Crop side in pixels."""
+    min_scale: int
+    """Least shorter side S of the rescaled image."""
+    max_scale: int
+    """Greatest S."""
+    mirror: bool = True
+    colour_std: float = 0.1
+    """Standard deviation of the factors of the PCA colour shift."""
+
+    def __post_init__(self) -> None:
+        """ValueError where no crop fits."""
+        if not self.side <= self.min_scale <= self.max_scale:
+            raise ValueError(
+                f"--input.min-scale {self.min_scale} and --input.max-scale {self.max_scale} must not be "
+                f"smaller than the crop of {self.side}, nor the first than the second"
+            )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What to do with each image: rescale to `scaled_*`, cut the crop at (top, left), mirror, add the shift."""
+
+    scaled_height_B: np.ndarray
+    scaled_width_B: np.ndarray
+    top_B: np.ndarray
+    left_B: np.ndarray
+    mirror_B: np.ndarray
+    shift_BC: np.ndarray
+    """float32, added to every pixel of the crop."""
+
+
+def philox(key: tuple[int, int], counters_B4: np.ndarray) -> np.ndarray:
+    """Philox4x64-10 (Salmon et al. 2011) of many counters at once: uint64 [B, 4] -> uint64 [B, 4]."""
+    a, b, c, d = (counters_B4[:, i].copy() for i in range(4))
+    for turn in range(10):
+        k0 = np.uint64((key[0] + turn * _W0) % 2**64)
+        k1 = np.uint64((key[1] + turn * _W1) % 2**64)
+        high0, low0 = _multiply(a, _M0)
+        high1, low1 = _multiply(c, _M1)
+        a, b, c, d = high1 ^ b ^ k0, low1, high0 ^ d ^ k1, low0
+    return np.stack([a, b, c, d], axis=1)
+
+
+def _multiply(x: np.ndarray, m: np.uint64) -> tuple[np.ndarray, np.ndarray]:
+    """High and low words of the 128-bit product."""
+    x_low, x_high = x & _LOW, x >> _HALF
+    m_low, m_high = m & _LOW, m >> _HALF
+    middle = x_high * m_low + ((x_low * m_low) >> _HALF)
+    carry = (middle & _LOW) + x_low * m_high
+    return x_high * m_high + (middle >> _HALF) + (carry >> _HALF), x * m
+
+
+def colour_axes(covariance_rgb: np.ndarray) -> np.ndarray:
+    """Columns that AlexNet's factors multiply: eigenvector times eigenvalue, in steps of 0 to 255.
+
+    The eigenvalues are those of pixels scaled to [0, 1], the shift is then scaled back; see
+    docs/decisions/colour-shift.md. Each eigenvector points where its largest component is positive.
+    """
+    values, vectors = np.linalg.eigh(np.asarray(covariance_rgb, np.float64) / 255**2)
+    largest = np.abs(vectors).argmax(axis=0)
+    vectors = vectors * np.sign(vectors[largest, range(3)])
+    return 255 * vectors * values
+
+
+def draw(
+    seed: int,
+    epochs_B: np.ndarray,
+    images_B: np.ndarray,
+    heights_B: np.ndarray,
+    widths_B: np.ndarray,
+    augment: Augment,
+    axes_CC: np.ndarray,
+) -> Draws:
+    """The draws of these images in these epochs, each independent of the rest of the batch.
+
+    `heights_B`, `widths_B`: sizes of the files in pixels; `axes_CC`: see `colour_axes`.
+    """
+    words = np.empty((len(images_B), 8), np.uint64)
+    for epoch in np.unique(epochs_B):
+        chosen = np.flatnonzero(epochs_B == epoch)
+        counters = np.zeros((len(chosen), 4), np.uint64)
+        counters[:, 1], counters[:, 3] = images_B[chosen], _DOMAIN
+        for block in range(2):
+            counters[:, 0] = block
+            words[chosen, 4 * block : 4 * block + 4] = philox((seed, int(epoch)), counters)
+    uniform_B8 = (words >> np.uint64(11)) * 2.0**-53  # [0, 1), 53 bits
+
+    scale_B = _choose(uniform_B8[:, 0], augment.min_scale, augment.max_scale)
+    height_B, width_B = rescaled(heights_B, widths_B, scale_B)
+    mirror_B = (uniform_B8[:, 3] < 0.5) & augment.mirror
+    # Box–Muller: four uniforms, four normals, of which three are used.
+    radius = np.sqrt(-2 * np.log1p(-uniform_B8[:, [4, 5]]))
+    angle = 2 * np.pi * uniform_B8[:, [6, 7]]
+    normal_B3 = np.concatenate([radius * np.cos(angle), radius[:, :1] * np.sin(angle[:, :1])], axis=1)
+    return Draws(
+        height_B,
+        width_B,
+        _choose(uniform_B8[:, 1], 0, height_B - augment.side),
+        _choose(uniform_B8[:, 2], 0, width_B - augment.side),
+        mirror_B,
+        (augment.colour_std * normal_B3 @ axes_CC.T).astype(np.float32),
+    )
+
+
+def centre(heights_B: np.ndarray, widths_B: np.ndarray, side: int, scale: int) -> Draws:
+    """The evaluation crop: shorter side `scale`, the centre, nothing else."""
+    if scale < side:
+        raise ValueError(f"--input.test-scale {scale} is smaller than the crop of {side}")
+    height_B, width_B = rescaled(heights_B, widths_B, np.full(len(heights_B), scale))
+    rows = len(heights_B)
+    return Draws(
+        height_B,
+        width_B,
+        (height_B - side) // 2,
+        (width_B - side) // 2,
+        np.zeros(rows, bool),
+        np.zeros((rows, 3), np.float32),
+    )
+
+
+def rescaled(heights_B: np.ndarray, widths_B: np.ndarray, scale_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Height and width with the shorter side equal to the scale, the longer rounded to the nearest pixel."""
+    heights_B, widths_B = heights_B.astype(np.int64), widths_B.astype(np.int64)
+    shorter_B = np.minimum(heights_B, widths_B)
+    height_B = (2 * heights_B * scale_B + shorter_B) // (2 * shorter_B)
+    width_B = (2 * widths_B * scale_B + shorter_B) // (2 * shorter_B)
+    return height_B, width_B
+
+
+def _choose(uniform_B: np.ndarray, least: int, most: np.ndarray | int) -> np.ndarray:
+    """Uniform integers from `least` to `most`, both included."""
+    return least + np.floor(uniform_B * (np.asarray(most) - least + 1)).astype(np.int64)

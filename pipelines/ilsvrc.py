@@ -1,0 +1,120 @@
+"""ILSVRC-2012 as distributed: a tar of tars for training, a tar with a ground truth for validation."""
+
+import io
+import tarfile
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from pipelines.items import Item, Source, choose
+
+TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
+
+
+def ilsvrc_source(path: Path, classes: Sequence[str]) -> Source:
+    """The folder with both image archives and the development kit (its .tar.gz, or the files in it); boxes
+    from ILSVRC2012_bbox_*.tar.gz or .tgz where they are.
+
+    ValueError naming what is missing or corrupt.
+    """
+    for file in (TRAIN, VAL):
+        if not (path / file).is_file():
+            raise ValueError(f"{path} has no {file}: training and validation archives are both needed")
+    truth, wnids, words = _development_kit(path)
+    try:
+        with tarfile.open(path / TRAIN) as outer:
+            inner = {m.name.removesuffix(".tar"): m for m in outer if m.name.endswith(".tar")}
+            chosen = choose(sorted(inner), classes)
+            train_count = sum(_count(outer, inner[wnid]) for wnid in chosen)
+        with tarfile.open(path / VAL) as archive:
+            val_names = sorted(m.name for m in archive if m.isfile())
+    except (tarfile.TarError, OSError) as error:
+        raise ValueError(f"an archive of {path} is corrupt or cut off ({error}): fetch it again") from error
+    if len(val_names) != len(truth):
+        raise ValueError(f"{VAL} has {len(val_names)} images, {TRUTH} {len(truth)} lines: they must agree")
+    labels = {}
+    for name, number in zip(val_names, truth, strict=True):
+        if number not in wnids:
+            raise ValueError(f"{TRUTH} names class {number}, which {META} does not have")
+        labels[name] = wnids[number]
+    boxes = _boxes(path)
+
+    def items() -> Iterator[Item]:
+        with tarfile.open(path / TRAIN) as outer:
+            for wnid in chosen:
+                with closing(_inner(outer, inner[wnid])) as tar:
+                    for member in sorted(tar.getmembers(), key=lambda m: m.name):
+                        if member.isfile():
+                            yield _item("train", wnid, tar, member, boxes)
+        with tarfile.open(path / VAL) as archive:
+            for member in sorted(archive.getmembers(), key=lambda m: m.name):
+                if member.isfile() and labels[member.name] in set(chosen):
+                    yield _item("val", labels[member.name], archive, member, boxes)
+
+    counts = {"train": train_count, "val": sum(label in set(chosen) for label in labels.values())}
+    return Source("ILSVRC-2012", chosen, {wnid: words.get(wnid, wnid) for wnid in chosen}, counts, items)
+
+
+def _inner(outer: tarfile.TarFile, member: tarfile.TarInfo) -> tarfile.TarFile:
+    stream = outer.extractfile(member)
+    assert stream is not None
+    return tarfile.open(fileobj=stream)
+
+
+def _count(outer: tarfile.TarFile, member: tarfile.TarInfo) -> int:
+    with closing(_inner(outer, member)) as tar:
+        return sum(m.isfile() for m in tar)
+
+
+def _item(
+    split: str,
+    wnid: str,
+    tar: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    boxes: dict[str, list[list[float]]],
+) -> Item:
+    stream = tar.extractfile(member)
+    assert stream is not None
+    return Item(split, member.name, wnid, stream.read(), boxes.get(Path(member.name).stem, []))
+
+
+def _development_kit(path: Path) -> tuple[list[int], dict[int, str], dict[str, str]]:
+    """Class number of each validation image, class number -> WNID, WNID -> words."""
+    from scipy.io import loadmat
+
+    found: dict[str, bytes] = {}
+    for file in sorted(path.rglob("*")):
+        if file.name in (TRUTH, META):
+            found[file.name] = file.read_bytes()
+    for kit in sorted(path.glob("ILSVRC2012_devkit*.tar.gz")):
+        with tarfile.open(kit) as archive:
+            for member in archive:
+                stream = archive.extractfile(member) if member.isfile() else None
+                if stream is not None and Path(member.name).name in (TRUTH, META):
+                    found[Path(member.name).name] = stream.read()
+    for file in (TRUTH, META):
+        if file not in found:
+            raise ValueError(f"{path} has no {file}: put the development kit (ILSVRC2012_devkit_t12) there")
+    synsets = loadmat(io.BytesIO(found[META]), squeeze_me=True)["synsets"]
+    wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
+    words = {str(row["WNID"]): str(row["words"]) for row in synsets}
+    return [int(line) for line in found[TRUTH].split()], wnids, words
+
+
+def _boxes(path: Path) -> dict[str, list[list[float]]]:
+    """Stem of the image's name -> its boxes, from every annotation archive in the folder."""
+    boxes: dict[str, list[list[float]]] = {}
+    for archive_path in sorted([*path.glob("ILSVRC2012_bbox_*.tar.gz"), *path.glob("ILSVRC2012_bbox_*.tgz")]):
+        with tarfile.open(archive_path) as archive:
+            for member in archive:
+                stream = archive.extractfile(member) if member.name.endswith(".xml") else None
+                if stream is None:
+                    continue
+                root = ET.fromstring(stream.read())
+                boxes[Path(member.name).stem] = [
+                    [float(box.findtext(edge, "nan")) for edge in ("xmin", "ymin", "xmax", "ymax")]
+                    for box in root.iter("bndbox")
+                ]
+    return boxes

@@ -1,0 +1,257 @@
+"""Packed data sets: Arrow IPC files, a manifest with their digests, and the order that training reads them in.
+
+A data set is a folder of `SPLIT-00000.arrow` files and a `manifest.json`, which is written last.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("image", pa.binary()),
+        ("label", pa.int32()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("boxes", pa.list_(pa.list_(pa.float32(), 4))),
+    ]
+)
+"""image: the encoded file. boxes: xmin, ymin, xmax, ymax in pixels."""
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One file of a split."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The files of a split, in order."""
+
+    shards: tuple[ShardInfo, ...]
+
+    @property
+    def images(self) -> int:
+        """Images in all of its shards."""
+        return sum(shard.rows for shard in self.shards)
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A file of the source that could not be packed."""
+
+    split: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a packed data set holds."""
+
+    format: int
+    source: str
+    classes: tuple[str, ...]
+    """Identifiers, sorted; a label is a place in them."""
+    class_names: tuple[str, ...]
+    """Readable names, in the same order."""
+    splits: dict[str, Split]
+    mean_rgb: tuple[float, float, float]
+    """Mean of the training pixels, 0 to 255."""
+    covariance_rgb: tuple[tuple[float, ...], ...]
+    """3×3 covariance of the training pixels."""
+    set_aside: tuple[SetAside, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the manifest, which holds the digests of all shards: the identity of the data."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Canonical JSON: equal manifests give equal bytes."""
+        return json.dumps(asdict(self), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """ValueError, KeyError or TypeError where a field is missing or malformed."""
+        raw: dict[str, Any] = json.loads(text)
+        return cls(
+            format=raw["format"],
+            source=raw["source"],
+            classes=tuple(raw["classes"]),
+            class_names=tuple(raw["class_names"]),
+            splits={
+                name: Split(tuple(ShardInfo(**shard) for shard in split["shards"]))
+                for name, split in raw["splits"].items()
+            },
+            mean_rgb=tuple(raw["mean_rgb"]),
+            covariance_rgb=tuple(tuple(row) for row in raw["covariance_rgb"]),
+            set_aside=tuple(SetAside(**entry) for entry in raw["set_aside"]),
+        )
+
+
+def read_manifest(root: Path) -> Manifest:
+    """The manifest of a packed data set. ValueError where there is none or it cannot be read."""
+    file = root / MANIFEST
+    if not root.is_dir():
+        raise ValueError(f"no folder {root}: pack a data set with python -m pipelines.pack SOURCE {root}")
+    if not file.is_file():
+        raise ValueError(
+            f"{root} is not a packed data set (no {MANIFEST}): python -m pipelines.pack SOURCE OUT makes one"
+        )
+    try:
+        manifest = Manifest.from_json(file.read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged ({error!r}): pack the data set again") from error
+    if manifest.format != FORMAT:
+        raise ValueError(
+            f"{file} has format {manifest.format}, this version reads {FORMAT}: pack the data set again"
+        )
+    return manifest
+
+
+def verify(root: Path, manifest: Manifest, *, progress: Callable[[int, int], None] | None = None) -> None:
+    """Compare every shard's SHA-256 with the manifest's; `progress(bytes done, bytes in all)`.
+
+    A shard that was verified before and has not been touched since (path, size, time of change, inode) is
+    taken as read. ValueError naming the first shard that is missing or differs.
+    """
+    memory = Path(tempfile.gettempdir()) / f"vgg-verified-{os.getuid()}" / f"{manifest.digest}.json"
+    known: dict[str, list[int]] = {}
+    if memory.is_file():
+        known = json.loads(memory.read_text())
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    total, done = sum(shard.bytes for shard in shards), 0
+
+    def check(shard: ShardInfo) -> tuple[str, list[int]]:
+        file = root / shard.file
+        if not file.is_file():
+            raise ValueError(f"shard {file} is missing: pack the data set again")
+        status = file.stat()
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
+        if known.get(str(file.resolve())) != stamp:
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            if digest != shard.sha256:
+                raise ValueError(
+                    f"shard {file} is damaged: its SHA-256 is not the manifest's; copy or pack it again"
+                )
+        return str(file.resolve()), stamp
+
+    verified = {}
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for shard, (name, stamp) in zip(shards, pool.map(check, shards), strict=True):
+            verified[name] = stamp
+            done += shard.bytes
+            if progress is not None:
+                progress(done, total)
+    memory.parent.mkdir(mode=0o700, exist_ok=True)
+    partial = memory.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(json.dumps({**known, **verified}))
+    partial.replace(memory)
+
+
+class Shards:
+    """One split, memory-mapped: any image by its place, nothing copied."""
+
+    def __init__(self, root: Path, manifest: Manifest, split: str) -> None:
+        """ValueError where the split is not there or a file is not an Arrow file of our schema."""
+        if split not in manifest.splits:
+            there = ", ".join(manifest.splits)
+            raise ValueError(f"{root} has no split {split!r}, only {there}")
+        infos = manifest.splits[split].shards
+        tables = [self._open(root / info.file) for info in infos]
+        self.table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+        self.labels_N = self._column("label").astype(np.int64)
+        self.heights_N = self._column("height")
+        self.widths_N = self._column("width")
+        chunks = self.table.column("image").chunks
+        self._values = [np.frombuffer(chunk.buffers()[2] or b"", np.uint8) for chunk in chunks]
+        self._offsets = [
+            np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+            for chunk in chunks
+        ]
+        self._starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+
+    @staticmethod
+    def _open(file: Path) -> pa.Table:
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ValueError(f"shard {file} cannot be read: {error}") from error
+        if table.schema != SCHEMA:
+            raise ValueError(f"shard {file} has another schema than this version: pack the data set again")
+        return table
+
+    def _column(self, name: str) -> np.ndarray:
+        return self.table.column(name).to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def encoded(self, i: int) -> np.ndarray:
+        """The bytes of an image's file, uint8, a view of the mapped shard."""
+        chunk = int(np.searchsorted(self._starts, i, side="right")) - 1
+        first, last = self._offsets[chunk][i - self._starts[chunk] :][:2]
+        return self._values[chunk][first:last]
+
+    def key(self, i: int) -> str:
+        """Name of an image in its source."""
+        return self.table.column("key")[i].as_py()
+
+    def boxes(self, i: int) -> list[tuple[float, float, float, float]]:
+        """Boxes of an image: xmin, ymin, xmax, ymax in pixels."""
+        return [tuple(box) for box in self.table.column("boxes")[i].as_py() or []]
+
+
+def samples(seed: int, first: int, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions `first` to `first + count` of the endless training stream, as (epochs_B, images_B).
+
+    Position p is place p mod `size` of epoch p div `size`, a permutation that depends on (seed, epoch) alone.
+    """
+    positions_B = np.arange(first, first + count, dtype=np.int64)
+    epochs_B, places_B = np.divmod(positions_B, size)
+    images_B = np.empty(count, np.int64)
+    for epoch in np.unique(epochs_B):
+        chosen = epochs_B == epoch
+        images_B[chosen] = _permutation(seed, int(epoch), size)[places_B[chosen]]
+    return epochs_B, images_B
+
+
+_permutations: dict[tuple[int, int, int], np.ndarray] = {}
+
+
+def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+    key = (seed, epoch, size)
+    if key not in _permutations:
+        if len(_permutations) > 3:  # the epoch that ends and the one that begins, for two loaders
+            _permutations.pop(next(iter(_permutations)))
+        generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+        _permutations[key] = generator.permutation(size)
+    return _permutations[key]
+
+
+def share(rank: int, world: int, total: int) -> range:
+    """The contiguous rows of one rank; sizes differ by at most one, larger first (256 over 3: 86, 85, 85)."""
+    each, left = divmod(total, world)
+    start = rank * each + min(rank, left)
+    return range(start, start + each + (rank < left))

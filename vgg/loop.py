@@ -1,0 +1,274 @@
+"""The training loop of one worker.
+
+    open the data and the net; all workers agree that nothing is wrong
+    take up the newest checkpoint, or initialise
+    for each step:
+        this worker's rows of the batch -> one update
+        every log_steps: everybody's losses, a progress line, tracked points
+        every epoch: validate, adjust the learning rate, checkpoint, maybe stop
+    validate, checkpoint, leave result.json
+
+Shapes: b rows of the global batch on this worker, F hidden units.
+"""
+
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from cluster.strategy import Worker, data_parallel, first_problem, sum_over_workers
+from pipelines.dali import Batch, EvalLoader, TrainLoader, to_input
+from pipelines.draw import Augment
+from pipelines.shards import Shards, read_manifest, share, verify
+from vgg import checkpoint
+from vgg.evaluate import score_crops
+from vgg.folder import Folder
+from vgg.initialise import starting_weights
+from vgg.job import Job, Outcome, Progress
+from vgg.journal import Journal
+from vgg.model import VGG
+from vgg.schedule import Plateau, after, exhausted, learning_rate
+from vgg.step import autocast_dtype, dropout_masks, make_optimizer, train_step
+
+
+def train(worker: Worker, job: Job) -> Outcome:
+    """Run a training to its end on this worker."""
+    training, problem = None, None
+    try:
+        training = Training(worker, job)
+    except ValueError as error:
+        problem = str(error)
+    # A worker that cannot start must not leave the others waiting for it.
+    if problem := first_problem(problem):
+        return Outcome(problem=problem, users_mistake=True)
+    assert training is not None
+    return training.run()
+
+
+class Training:
+    """One worker's part of a training."""
+
+    def __init__(self, worker: Worker, job: Job) -> None:
+        """Open everything. ValueError where data, recipe or checkpoints do not fit."""
+        self.worker, self.job, self.recipe = worker, job, job.recipe
+        self.folder, root = Folder(job.out), Path(job.data)
+        self.manifest = read_manifest(root)
+        if worker.local_rank == 0:
+            verify(root, self.manifest)
+        self.train_set = Shards(root, self.manifest, "train")
+        self.val_set = Shards(root, self.manifest, "val")
+        self.total_steps = self.recipe.total_steps(len(self.train_set))
+        self.dtype = autocast_dtype(self.recipe.train.precision, worker.device)
+        self.architecture = self.recipe.architecture(len(self.manifest.classes))
+        self.net = VGG(self.architecture)
+        newest, passed_over = checkpoint.newest(self.folder)
+        if newest is None:
+            start = self.recipe.model.start_from
+            starting_weights(
+                self.net, self.recipe.model, job.seed, checkpoint.find(start).model if start else None
+            )
+        else:
+            self.net.load_state_dict(newest.model)
+        self._place(newest)
+        self.journal = Journal(self, passed_over) if worker.rank == 0 else None
+
+    def _place(self, newest: checkpoint.State | None) -> None:
+        """Put net, optimizer and progress on the device, as the newest checkpoint left them."""
+        device, side = self.worker.device, self.architecture.side
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = not self.recipe.train.deterministic
+            torch.use_deterministic_algorithms(self.recipe.train.deterministic)
+        self.net.to(device, memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(self.net, self.recipe.optim)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.progress = Progress()
+        if newest is not None:
+            about = newest.about
+            self.progress = Progress(
+                newest.step,
+                newest.losses.tolist(),
+                about["validations"],
+                Plateau(**about["plateau"]),
+                [*about["resumed_from"], newest.step],
+            )
+            checkpoint.restore_optimizer(self.optimizer, newest.optimizer)
+            self.scaler.load_state_dict(about["scaler"])
+        forward = torch.compile(self.net) if self.recipe.train.compile else self.net
+        example = torch.zeros(1, 3, side, side, device=device)
+        self.parallel = data_parallel(forward, self.worker, example)
+
+    def run(self) -> Outcome:
+        """Train to the end and leave result.json."""
+        self.writer = checkpoint.Writer(self.folder) if self.worker.rank == 0 else None
+        problem: str | None = "the training was cut off by an error"
+        result = None
+        try:
+            problem = self._steps()
+        finally:
+            if self.writer is not None:
+                self.writer.close()
+            if self.journal is not None:
+                result = self.journal.close(problem)
+        return Outcome(result, problem)
+
+    def _steps(self) -> str | None:
+        """Update until done; the problem that stopped it, if one did."""
+        job, recipe, progress, worker = self.job, self.recipe, self.progress, self.worker
+        rows = share(worker.rank, worker.world, recipe.train.batch)
+        pending: list[torch.Tensor] = []
+        with self._train_loader() as loader:
+            started, waited = time.perf_counter(), 0.0
+            while progress.step < self.total_steps:
+                asked = time.perf_counter()
+                batch = next(loader)
+                waited += time.perf_counter() - asked
+                if self.journal is not None and not progress.losses and not pending:
+                    self.journal.inputs(batch)
+                lr = learning_rate(recipe.optim.lr, progress.plateau, recipe.schedule)
+                masks_bF = dropout_masks(
+                    job.seed,
+                    progress.step,
+                    rows,
+                    self.net.hidden,
+                    recipe.model.dropout,
+                    device=worker.device,
+                    dtype=self.dtype,
+                )
+                loss = train_step(
+                    self.parallel,
+                    self.optimizer,
+                    to_input(batch),
+                    batch.labels_B,
+                    masks_bF,
+                    batch=recipe.train.batch,
+                    micro_batch=job.layout.micro_batch or len(rows),
+                    lr=lr,
+                    dtype=self.dtype,
+                    scaler=self.scaler,
+                )
+                pending.append(loss)
+                progress.step += 1
+
+                finished = progress.step == self.total_steps
+                epoch_ends = self._epochs(progress.step) > self._epochs(progress.step - 1)
+                saves = epoch_ends or finished or progress.step % recipe.train.checkpoint_steps == 0
+                if not saves and progress.step % recipe.train.log_steps:
+                    continue
+                losses = sum_over_workers(torch.stack(pending)).tolist()
+                pending.clear()
+                if not all(map(math.isfinite, losses)):
+                    return self._diverged(losses)
+                progress.losses += losses
+                if self.journal is not None:
+                    self.journal.window(losses, lr, time.perf_counter() - started, waited)
+                if saves:
+                    improved = (epoch_ends or finished) and self._validate(lr, counts=epoch_ends)
+                    self._save(best=improved)
+                if exhausted(progress.plateau, recipe.schedule):
+                    break
+                started, waited = time.perf_counter(), 0.0
+        return None
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> torch.Tensor:
+        """Scores of crops, [B, K] in float32."""
+        with torch.autocast(self.worker.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.net(to_input(batch)).flatten(1).float()
+
+    def _epochs(self, step: int) -> int:
+        """Whole passes over the training set after `step` updates."""
+        return step * self.recipe.train.batch // len(self.train_set)
+
+    def _diverged(self, losses: list[float]) -> str:
+        first = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
+        step = self.progress.step - len(losses) + first + 1
+        return (
+            f"the loss became {losses[first]} at step {step}: lower --optim.lr or choose another "
+            f"--model.initialisation; the last checkpoint before it is kept in {self.folder.uri}"
+        )
+
+    def _train_loader(self) -> TrainLoader:
+        recipe, worker = self.recipe, self.worker
+        return TrainLoader(
+            self.train_set,
+            self.manifest,
+            Augment(
+                recipe.model.side,
+                recipe.input.min_scale,
+                recipe.input.max_scale,
+                recipe.input.mirror,
+                recipe.input.colour_std,
+            ),
+            seed=self.job.seed,
+            batch=recipe.train.batch,
+            rank=worker.rank,
+            world=worker.world,
+            first_step=self.progress.step,
+            steps=self.total_steps - self.progress.step,
+            device=worker.device,
+            threads=worker.threads,
+        )
+
+    def _validate(self, lr: float, *, counts: bool) -> bool:
+        """Score the validation set; whether it is the best yet. `counts`: the schedule hears of it."""
+        progress, worker = self.progress, self.worker
+        with EvalLoader(
+            self.val_set,
+            self.manifest,
+            share(worker.rank, worker.world, len(self.val_set)),
+            side=self.recipe.model.side,
+            scale=self.recipe.input.test_scale,
+            batch=self.job.layout.micro_batch or self.recipe.train.batch // worker.world or 1,
+            device=worker.device,
+            threads=worker.threads,
+        ) as batches:
+            scores = score_crops(
+                self.net,
+                batches,
+                classes=self.architecture.classes,
+                device=worker.device,
+                dtype=self.dtype,
+            )
+        before = progress.best
+        progress.validations.append(
+            {
+                "step": progress.step,
+                "epoch": progress.step * self.recipe.train.batch / len(self.train_set),
+                "lr": lr,
+                "loss": scores.loss,
+                "top1": scores.top1_accuracy,
+                "top5": scores.top5_accuracy,
+                "seen": scores.seen,
+            }
+        )
+        if counts:
+            progress.plateau = after(progress.plateau, scores.top1_accuracy, self.recipe.schedule)
+        if self.journal is not None:
+            self.journal.validated(scores)
+        return before is None or scores.top1_accuracy > before["top1"]
+
+    def _save(self, *, best: bool) -> None:
+        if self.writer is None:
+            return
+        progress = self.progress
+        state = checkpoint.State(
+            progress.step,
+            checkpoint.model_state(self.net),
+            checkpoint.optimizer_state(self.optimizer),
+            torch.tensor(progress.losses, dtype=torch.float32),
+            {
+                "recipe": asdict(self.recipe),
+                "recipe_name": self.job.recipe_name,
+                "seed": self.job.seed,
+                "data": self.manifest.digest,
+                "classes": self.manifest.class_names,
+                "mean_rgb": self.manifest.mean_rgb,
+                "validations": list(progress.validations),
+                "plateau": asdict(progress.plateau),
+                "resumed_from": list(progress.resumed_from),
+                "scaler": self.scaler.state_dict(),
+            },
+        )
+        self.writer.submit(state, best=best)

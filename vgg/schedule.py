@@ -1,0 +1,51 @@
+"""Divide the learning rate by 10 when validation stalls (paper, section 3.1). Pure: state in, state out."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When the learning rate drops and when training gives up."""
+
+    factor: float = 10.0
+    """What the learning rate is divided by at each drop."""
+    max_drops: int = 3
+    """Drops at most; the paper had three."""
+    patience: int = 3
+    """Validations without improvement before a drop."""
+    min_improvement: float = 0.001
+    """Smallest gain in top-1 accuracy (a fraction) that counts as an improvement."""
+    early_stop: int | None = None
+    """Validations without improvement after which training ends. None: never."""
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """What the schedule remembers between validations."""
+
+    best_accuracy: float = 0.0
+    drops: int = 0
+    stale: int = 0
+    """Validations since the last improvement or drop."""
+    since_best: int = 0
+    """Validations since the last improvement."""
+
+
+def after(state: Plateau, accuracy: float, schedule: Schedule) -> Plateau:
+    """The state after one more validation of this top-1 accuracy (a fraction)."""
+    if accuracy >= state.best_accuracy + schedule.min_improvement:
+        return replace(state, best_accuracy=accuracy, stale=0, since_best=0)
+    stale, since_best = state.stale + 1, state.since_best + 1
+    if stale >= schedule.patience and state.drops < schedule.max_drops:
+        return replace(state, drops=state.drops + 1, stale=0, since_best=since_best)
+    return replace(state, stale=stale, since_best=since_best)
+
+
+def learning_rate(base: float, state: Plateau, schedule: Schedule) -> float:
+    """The rate in force after the drops so far."""
+    return base / schedule.factor**state.drops
+
+
+def exhausted(state: Plateau, schedule: Schedule) -> bool:
+    """Whether early stopping ends training here."""
+    return schedule.early_stop is not None and state.since_best >= schedule.early_stop
