@@ -17,6 +17,7 @@ import torch
 from pyarrow import fs
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from cluster.strategy import Layout, Worker
@@ -33,6 +34,7 @@ def connect() -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would show every line twice
     try:
         ray.init(log_to_driver=True)
     except ConnectionError as error:
@@ -71,6 +73,7 @@ def run(
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=layout.max_failures),
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
     try:

@@ -1,6 +1,7 @@
 """One update, against float64 arithmetic written out by hand."""
 
 import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ class TestMasks:
     def test_rows_do_not_depend_on_who_draws_them(self, world):
         whole = self.masks(range(256))
         cuts = np.linspace(0, 256, world + 1).astype(int)
-        parts = [self.masks(range(a, b)) for a, b in zip(cuts, cuts[1:], strict=False)]
+        parts = [self.masks(range(a, b)) for a, b in pairwise(cuts)]
         for layer in range(2):
             assert torch.equal(whole[layer], torch.cat([part[layer] for part in parts]))
 
@@ -134,9 +135,9 @@ class TestMasks:
     @pytest.mark.parametrize("p", [0.25, 0.5, 0.75])
     def test_share_and_mean(self, p):
         (mask,) = self.masks(range(256), widths=(4096,), p=p)
-        assert set(mask.unique().tolist()) == {0.0, pytest.approx(1 / (1 - p))}
-        # Four standard deviations of a binomial share over a million draws.
-        assert (mask == 0).double().mean().item() == pytest.approx(p, abs=4 * (p * (1 - p) / 2**20) ** 0.5)
+        assert mask.unique().tolist() == pytest.approx([0, 1 / (1 - p)])
+        # Four standard deviations of a binomial share over a million draws are below 0.002.
+        assert (mask == 0).double().mean().item() == pytest.approx(p, abs=0.002)
 
     def test_none_dropped_at_zero(self):
         assert torch.equal(self.masks(range(4), p=0.0)[0], torch.ones(4, 100))

@@ -27,7 +27,7 @@ SHOWN = 24  # images of a montage
 class Journal:
     """Lives in rank 0's process. Nothing here waits for a server but `close`."""
 
-    def __init__(self, training: "Training", passed_over: list[str]) -> None:
+    def __init__(self, training: "Training") -> None:
         self._of = training
         self._seconds, self._waited, self._images = 0.0, 0.0, 0
         job, progress = training.job, training.progress
@@ -40,7 +40,7 @@ class Journal:
             f"{training.architecture.classes} classes, {training.total_steps:,} steps on "
             f"{training.worker.world} worker(s), {training.worker.device.type}, {self._precision}"
         )
-        for reason in passed_over:
+        for reason in training.passed_over:
             say(f"passed over: {reason}")
         if progress.resumed_from:
             say(f"resumed from step {progress.step:,} of {training.folder.uri}")

@@ -51,7 +51,7 @@ class Training:
     """One worker's part of a training."""
 
     def __init__(self, worker: Worker, job: Job) -> None:
-        """Open everything. ValueError where data, recipe or checkpoints do not fit."""
+        """Open everything, without a word to the others. ValueError where something does not fit."""
         self.worker, self.job, self.recipe = worker, job, job.recipe
         self.folder, root = Folder(job.out), Path(job.data)
         self.manifest = read_manifest(root)
@@ -63,18 +63,16 @@ class Training:
         self.dtype = autocast_dtype(self.recipe.train.precision, worker.device)
         self.architecture = self.recipe.architecture(len(self.manifest.classes))
         self.net = VGG(self.architecture)
-        newest, passed_over = checkpoint.newest(self.folder)
-        if newest is None:
+        self.newest, self.passed_over = checkpoint.newest(self.folder)
+        if self.newest is None:
             start = self.recipe.model.start_from
             starting_weights(
                 self.net, self.recipe.model, job.seed, checkpoint.find(start).model if start else None
             )
         else:
-            self.net.load_state_dict(newest.model)
-        self._place(newest)
-        self.journal = Journal(self, passed_over) if worker.rank == 0 else None
+            self.net.load_state_dict(self.newest.model)
 
-    def _place(self, newest: checkpoint.State | None) -> None:
+    def _place(self) -> None:
         """Put net, optimizer and progress on the device, as the newest checkpoint left them."""
         device, side = self.worker.device, self.architecture.side
         if device.type == "cuda":
@@ -84,16 +82,16 @@ class Training:
         self.optimizer = make_optimizer(self.net, self.recipe.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.progress = Progress()
-        if newest is not None:
-            about = newest.about
+        if self.newest is not None:
+            about = self.newest.about
             self.progress = Progress(
-                newest.step,
-                newest.losses.tolist(),
+                self.newest.step,
+                self.newest.losses.tolist(),
                 about["validations"],
                 Plateau(**about["plateau"]),
-                [*about["resumed_from"], newest.step],
+                [*about["resumed_from"], self.newest.step],
             )
-            checkpoint.restore_optimizer(self.optimizer, newest.optimizer)
+            checkpoint.restore_optimizer(self.optimizer, self.newest.optimizer)
             self.scaler.load_state_dict(about["scaler"])
         forward = torch.compile(self.net) if self.recipe.train.compile else self.net
         example = torch.zeros(1, 3, side, side, device=device)
@@ -101,6 +99,9 @@ class Training:
 
     def run(self) -> Outcome:
         """Train to the end and leave result.json."""
+        self._place()
+        self.newest = None  # as large as the training itself
+        self.journal = Journal(self) if self.worker.rank == 0 else None
         self.writer = checkpoint.Writer(self.folder) if self.worker.rank == 0 else None
         problem: str | None = "the training was cut off by an error"
         result = None

@@ -158,7 +158,7 @@ class VGG(nn.Module):
             for name in block:
                 maps_BCHW = F.relu(self.get_submodule(name)(maps_BCHW))
                 if name == "conv1_1" and self.architecture.configuration == "A-LRN":
-                    # AlexNet's k = 2, n = 5, alpha = 1e-4, beta = 0.75; torch divides alpha by n, AlexNet does not.
+                    # AlexNet's k = 2, n = 5, alpha = 1e-4, beta = 0.75; torch divides alpha by n, it does not.
                     maps_BCHW = F.local_response_norm(maps_BCHW, 5, alpha=5e-4, beta=0.75, k=2.0)
             maps_BCHW = F.max_pool2d(maps_BCHW, 2)
         return maps_BCHW

@@ -5,6 +5,7 @@ Shapes: B images, H and W sides in pixels, C = 3 (RGB), O output and I input cha
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def curves(losses: Sequence[float], validations: Sequence[dict[str, Any]]) -> Fi
         left.plot(at, [v["loss"] for v in validations], "o-", color=ORANGE, markersize=3, label="validation")
         right.plot(at, [100 * (1 - v["top1"]) for v in validations], "o-", markersize=3, label="top-1")
         right.plot(at, [100 * (1 - v["top5"]) for v in validations], "o-", markersize=3, label="top-5")
-        for before, now in zip(validations, validations[1:], strict=False):
+        for before, now in pairwise(validations):
             if now["lr"] < before["lr"]:
                 right.axvline(before["step"], color="gray", linewidth=0.8, linestyle=":")
                 right.annotate(f" lr {now['lr']:.0e}", (before["step"], 0.98), None, ("data", "axes fraction"))

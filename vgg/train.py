@@ -47,7 +47,7 @@ class Run:
     """Decides initial weights, order of the images, augmentation and dropout."""
     layout: Layout = field(default_factory=Layout)
     track: str = ""
-    """URI of the MLflow server. Default: the environment's MLFLOW_TRACKING_URI; without it nothing is tracked."""
+    """URI of the MLflow server. Default: MLFLOW_TRACKING_URI; without it nothing is tracked."""
     experiment: str = "vgg"
     """Name of the MLflow experiment."""
     dry_run: bool = False
@@ -67,8 +67,16 @@ def main() -> None:
         sys.exit(_complain(error, 2))
     except RuntimeError as error:
         sys.exit(_complain(error, 1))
-    if outcome is not None and outcome.problem is not None:
+    if outcome is None:
+        return
+    if outcome.problem is not None:
         sys.exit(_complain(outcome.problem, 2 if outcome.users_mistake else 1))
+    assert outcome.result is not None
+    best = outcome.result["best"]
+    print(
+        f"best validation: top-1 {best['top1']:.2%}, top-5 {best['top5']:.2%} after {best['step']:,} of "
+        f"{outcome.result['steps']:,} steps; {run.out}/result.json"
+    )
 
 
 def execute(run: Run) -> Outcome | None:

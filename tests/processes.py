@@ -1,0 +1,61 @@
+"""The workers' loop in plain processes joined by gloo: what Ray would start, without its start-up time."""
+
+import socket
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from cluster.strategy import Layout, Worker
+from vgg.job import Job, Outcome
+from vgg.loop import train
+from vgg.recipe import RECIPES, Recipe
+
+
+def job(data: Path, out: Path, recipe: Recipe | None = None, **changes) -> Job:
+    """A training of the digits recipe, untracked."""
+    base = Job(
+        recipe=recipe or RECIPES["digits"][1],
+        recipe_name="digits",
+        data=str(data),
+        out=str(out),
+        seed=0,
+        layout=Layout(),
+        uid="0" * 32,
+        tracking_uri=None,
+        experiment="tests",
+    )
+    return replace(base, **changes)
+
+
+class Workers:
+    """Up to three processes, started once; a context manager."""
+
+    def __init__(self) -> None:
+        self._pool = ProcessPoolExecutor(3, mp_context=get_context("spawn"))
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def run(self, world: int, what: Job) -> Outcome:
+        """Train on so many workers; rank 0's outcome."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        futures = [self._pool.submit(_run, rank, world, port, what) for rank in range(world)]
+        return [future.result(timeout=120) for future in futures][0]
+
+
+def _run(rank: int, world: int, port: int, what: Job) -> Outcome:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    try:
+        return train(Worker(rank, world, rank, torch.device("cpu"), 1), what)
+    finally:
+        dist.destroy_process_group()
