@@ -261,7 +261,7 @@ class Stop:
 def main() -> None:
     """Start or stop."""
     command = tyro.cli(
-        Annotated[Start, tyro.conf.subcommand("start")] | Annotated[Stop, tyro.conf.subcommand("stop")],  # type: ignore[arg-type]
+        Annotated[Start, tyro.conf.subcommand("start")] | Annotated[Stop, tyro.conf.subcommand("stop")],
         prog="python -m cluster.local",
     )
     if isinstance(command, Start):

@@ -15,9 +15,8 @@ import ray.train
 import ray.train.torch
 import torch
 from pyarrow import fs
-from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.train.v2.api.config import LoggingConfig
+from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from cluster.strategy import Layout, Worker
@@ -67,7 +66,7 @@ def run(
             use_gpu="GPU" in resources,
             resources_per_worker=resources,
         ),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[arg-type]  # the annotation is of version 1
             # The callable resumes by itself: a new name keeps Ray from resuming as well.
             name=uuid.uuid4().hex[:8],
             storage_path=path,
@@ -77,7 +76,7 @@ def run(
         ),
     )
     try:
-        return trainer.fit().return_value
+        return trainer.fit().return_value  # type: ignore[attr-defined]  # as above
     except TrainingFailedError as error:
         failures = getattr(error, "worker_failures", {})
         ranks = "; ".join(f"rank {rank}: {_last_line(e)}" for rank, e in sorted(failures.items()))

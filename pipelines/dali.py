@@ -178,19 +178,19 @@ def _graph(feed: Callable[[], Any], side: int, placement: Placement) -> Any:
         anchor,
         shape,
         device="mixed" if placement == "gpu" else "cpu",
-        output_type=types.RGB,
+        output_type=types.DALIImageType.RGB,
         normalized_anchor=False,
         normalized_shape=False,
         axis_names="HW",
     )
     if placement == "regions":
         decoded = decoded.gpu()
-    crop = fn.resize(
+    crop: Any = fn.resize(
         decoded,
         size=[side, side],
         roi_start=start,
         roi_end=end,
-        interp_type=types.INTERP_LINEAR,
+        interp_type=types.DALIInterpType.INTERP_LINEAR,
         antialias=True,
     )
     return fn.flip(crop, horizontal=mirror)

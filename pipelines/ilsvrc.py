@@ -94,9 +94,9 @@ def _development_kit(path: Path) -> tuple[list[int], dict[int, str], dict[str, s
                 stream = archive.extractfile(member) if member.isfile() else None
                 if stream is not None and Path(member.name).name in (TRUTH, META):
                     found[Path(member.name).name] = stream.read()
-    for file in (TRUTH, META):
-        if file not in found:
-            raise ValueError(f"{path} has no {file}: put the development kit (ILSVRC2012_devkit_t12) there")
+    for name in (TRUTH, META):
+        if name not in found:
+            raise ValueError(f"{path} has no {name}: put the development kit (ILSVRC2012_devkit_t12) there")
     synsets = loadmat(io.BytesIO(found[META]), squeeze_me=True)["synsets"]
     wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
     words = {str(row["WNID"]): str(row["words"]) for row in synsets}

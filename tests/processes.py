@@ -49,7 +49,8 @@ class Workers:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         futures = [self._pool.submit(_run, rank, world, port, what) for rank in range(world)]
-        return [future.result(timeout=120) for future in futures][0]
+        outcomes = [future.result(timeout=120) for future in futures]
+        return outcomes[0]
 
 
 def _run(rank: int, world: int, port: int, what: Job) -> Outcome:

@@ -1,4 +1,4 @@
-"""What a training is a function of: recipe, data and seed; not the workers, the micro-batch or interruptions."""
+"""A training is a function of recipe, data and seed: not of workers, micro-batches or interruptions."""
 
 import json
 from dataclasses import replace

@@ -143,7 +143,7 @@ class TestMasks:
         assert torch.equal(self.masks(range(4), p=0.0)[0], torch.ones(4, 100))
 
     def test_words_are_philox_counters(self):
-        """Row r of a layer is what NumPy's Philox yields at counter r * blocks, step in the second word, 2 in the last."""
+        """Row r is what NumPy's Philox yields at counter (r * blocks, step, 0, 2)."""
         (mask,) = self.masks(range(5, 6), widths=(64,), seed=9, step=11)
         words = np.random.Philox(key=[9, 0], counter=[10, 11, 0, 2]).random_raw(8)
         assert torch.equal(mask[0] > 0, torch.from_numpy(words.view(np.uint8) >= 128))

@@ -84,7 +84,7 @@ def read_index(run: Folder) -> dict[str, str]:
 
 def newest(run: Folder) -> tuple[State | None, list[str]]:
     """The newest sound checkpoint of a run, and why each newer one was passed over."""
-    passed = []
+    passed: list[str] = []
     names = [name for name in run.names("checkpoints") if name.startswith("step-")]
     for name in sorted(names, reverse=True):
         folder = run.child(f"checkpoints/{name}")

@@ -1,11 +1,10 @@
 """Weights before the first step, each a function of (seed, name of the parameter) alone."""
 
+import hashlib
 import math
-import zlib
 from collections.abc import Mapping
 
 import torch
-from torch import nn
 
 from vgg.model import VGG
 from vgg.recipe import Model
@@ -24,22 +23,32 @@ def initialise(net: VGG, scheme: str, seed: int) -> None:
     """
     for name, parameter in net.named_parameters():
         if name.endswith(".bias"):
-            nn.init.zeros_(parameter)
-            continue
-        stream = torch.Generator().manual_seed((seed ^ zlib.crc32(name.encode()) << 20) % 2**63)
-        fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(parameter)
+            weights = torch.zeros(parameter.shape)
+        else:
+            weights = _weights(tuple(parameter.shape), scheme, _stream(seed, name))
         with torch.no_grad():
-            if scheme == "glorot":
-                bound = math.sqrt(6 / (fan_in + fan_out))
-                parameter.uniform_(-bound, bound, generator=stream)
-            else:
-                convolution = parameter.dim() == 4
-                std = {
-                    "normal": 0.01,
-                    "printed": 0.1,
-                    "torchvision": math.sqrt(2 / fan_out) if convolution else 0.01,
-                }[scheme]
-                parameter.normal_(0, std, generator=stream)
+            parameter.copy_(weights)
+
+
+def _weights(shape: tuple[int, ...], scheme: str, stream: torch.Generator) -> torch.Tensor:
+    """Drawn in float32 on the CPU: other devices' and layouts' numbers differ."""
+    taps = math.prod(shape[2:])
+    fan_in, fan_out = shape[1] * taps, shape[0] * taps
+    if scheme == "glorot":
+        bound = math.sqrt(6 / (fan_in + fan_out))
+        return torch.empty(shape).uniform_(-bound, bound, generator=stream)
+    standard_deviations = {
+        "normal": 0.01,
+        "printed": 0.1,
+        "torchvision": math.sqrt(2 / fan_out) if len(shape) == 4 else 0.01,
+    }
+    return torch.empty(shape).normal_(0, standard_deviations[scheme], generator=stream)
+
+
+def _stream(seed: int, name: str) -> torch.Generator:
+    # torch seeds its CPU generator with the low 32 bits alone, so all of (seed, name) is folded into these.
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
 
 def start_from_shallower(net: VGG, state: Mapping[str, torch.Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 DELIVERY_SECONDS = 120.0
 """How long the end of a training waits for the tracking server; what is left then is kept."""
+PICTURE_SECONDS = 30.0
+"""Pictures are drawn at most this often, and once at the end: they take cores from a training on CPUs."""
 SHOWN = 24  # images of a montage
 
 
@@ -30,6 +33,8 @@ class Journal:
     def __init__(self, training: "Training") -> None:
         self._of = training
         self._seconds, self._waited, self._images = 0.0, 0.0, 0
+        self._undrawn: Scores | None = None
+        self._drawn = time.monotonic()
         job, progress = training.job, training.progress
         self.difference = difference(job.recipe, RECIPES[job.recipe_name][1])
         changes = "".join(f", {key} {new} (recipe: {old})" for key, (old, new) in self.difference.items())
@@ -107,7 +112,9 @@ class Journal:
             "schedule/drops": float(self._of.progress.plateau.drops),
         }
         self._tracker.metrics(self._of.progress.step, points)
-        self._draw(scores)
+        self._undrawn = scores
+        if time.monotonic() - self._drawn >= PICTURE_SECONDS:
+            self._draw()
 
     def close(self, problem: str | None) -> dict[str, Any] | None:
         """Leave result.json where the training came to its end, deliver what was told."""
@@ -122,6 +129,8 @@ class Journal:
     def _end_tracking(self, problem: str | None, result: dict[str, Any] | None) -> None:
         assert self._tracker is not None
         best = self._of.progress.best
+        if self._undrawn is not None:
+            self._draw()
         if result is not None and best is not None:
             self._tracker.text("result.json", json.dumps(result))
             weights = checkpoint.find(self._of.folder.uri).model
@@ -204,15 +213,17 @@ class Journal:
         with loader:
             return next(loader)
 
-    def _draw(self, scores: Scores) -> None:
+    def _draw(self) -> None:
         assert self._tracker is not None
+        assert self._undrawn is not None
+        scores, self._undrawn, self._drawn = self._undrawn, None, time.monotonic()
         of, names = self._of, self._of.manifest.class_names
         share_BK = of.predict(self._samples).softmax(1).cpu()
         confidence_B, guesses_B = share_BK.max(1)
         pixels_BHWC = self._samples.images_BHWC.cpu().numpy()
         truths = [names[label] for label in self._samples.labels_B.tolist()]
         guesses = [names[guess] for guess in guesses_B.tolist()]
-        weights_OIHW = of.net.conv1_1.weight.detach().float().cpu().numpy().copy()
+        weights_OIHW = of.net.get_parameter("conv1_1.weight").detach().float().cpu().numpy().copy()
         counts_KK = scores.confusion_KK.numpy()
         losses, validations = list(of.progress.losses), list(of.progress.validations)
         figure = self._tracker.figure

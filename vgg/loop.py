@@ -78,7 +78,7 @@ class Training:
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = not self.recipe.train.deterministic
             torch.use_deterministic_algorithms(self.recipe.train.deterministic)
-        self.net.to(device, memory_format=torch.channels_last)
+        self.net.to(device).to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.net, self.recipe.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.progress = Progress()
@@ -93,7 +93,9 @@ class Training:
             )
             checkpoint.restore_optimizer(self.optimizer, self.newest.optimizer)
             self.scaler.load_state_dict(about["scaler"])
-        forward = torch.compile(self.net) if self.recipe.train.compile else self.net
+        forward: torch.nn.Module = self.net
+        if self.recipe.train.compile:
+            forward = torch.compile(self.net)  # type: ignore[assignment]  # a module again
         example = torch.zeros(1, 3, side, side, device=device)
         self.parallel = data_parallel(forward, self.worker, example)
 

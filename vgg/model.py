@@ -4,7 +4,7 @@ Shapes: B images, C channels, H and W image sides in pixels, K classes, F units 
 layer, h and w sides of the class score map, s the side of the last feature map of a crop (7 at 224).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,17 +60,35 @@ class Stage:
 
     name: str
     kind: Literal["conv", "lrn", "pool", "linear"]
+    inputs: int
+    """Channels or units it reads."""
+    kernel: int
+    """Side of its window in pixels; 1 for layers that have none."""
     channels: int
+    """Channels or units it puts out, on a map of `height` by `width`."""
     height: int
     width: int
-    parameters: int
-    multiply_adds: int
-    """Products of a weight and an activation; biases, ReLU, LRN and pooling count nothing."""
 
     @property
     def outputs(self) -> int:
         """Numbers in the output."""
         return self.channels * self.height * self.width
+
+    @property
+    def weights(self) -> int:
+        """Numbers learnt, without the biases."""
+        learns = self.kind in ("conv", "linear")
+        return self.inputs * self.channels * self.kernel**2 if learns else 0
+
+    @property
+    def parameters(self) -> int:
+        """Numbers learnt: weights, and a bias for every channel."""
+        return self.weights + self.channels if self.weights else 0
+
+    @property
+    def multiply_adds(self) -> int:
+        """Products of a weight and an activation; biases, ReLU, LRN and pooling count nothing."""
+        return self.weights * self.height * self.width
 
 
 def stages(architecture: Architecture) -> list[Stage]:
@@ -80,19 +98,15 @@ def stages(architecture: Architecture) -> list[Stage]:
     for block, kernels in enumerate(CONFIGURATIONS[architecture.configuration], start=1):
         out = architecture.scaled(CHANNELS[block - 1])
         for i, kernel in enumerate(kernels, start=1):
-            weights = out * channels * kernel**2
-            name = f"conv{block}_{i}"
-            found.append(Stage(name, "conv", out, side, side, weights + out, weights * side**2))
+            found.append(Stage(f"conv{block}_{i}", "conv", channels, kernel, out, side, side))
             channels = out
-            if architecture.configuration == "A-LRN" and name == "conv1_1":
-                found.append(Stage("lrn1_1", "lrn", out, side, side, 0, 0))
+            if architecture.configuration == "A-LRN" and block == 1:
+                found.append(Stage("lrn1_1", "lrn", out, 1, out, side, side))
         side //= 2
-        found.append(Stage(f"pool{block}", "pool", out, side, side, 0, 0))
-    inputs = channels * side**2
-    hidden = architecture.scaled(HIDDEN)
+        found.append(Stage(f"pool{block}", "pool", out, 2, out, side, side))
+    inputs, hidden = channels * side**2, architecture.scaled(HIDDEN)
     for name, units in (("fc6", hidden), ("fc7", hidden), ("fc8", architecture.classes)):
-        weights = units * inputs
-        found.append(Stage(name, "linear", units, 1, 1, weights + units, weights))
+        found.append(Stage(name, "linear", inputs, 1, units, 1, 1))
         inputs = units
     return found
 
@@ -116,34 +130,37 @@ def training_flops(architecture: Architecture) -> int:
     return 3 * forward_flops(architecture) - 2 * stages(architecture)[0].multiply_adds
 
 
+def normalise_locally(maps_BCHW: torch.Tensor) -> torch.Tensor:
+    """AlexNet's local response normalisation over five neighbouring channels: x / (2 + 1e-4 Σ x²)^0.75.
+
+    The paper takes "the parameters of Krizhevsky et al.", whose equation sums the squares where torch (and
+    Caffe) average them: torch's alpha is therefore five times theirs. In float32, as squares of activations
+    of 0-255 pixels overflow float16.
+    """
+    normalised_BCHW = F.local_response_norm(maps_BCHW.float(), 5, alpha=5 * 1e-4, beta=0.75, k=2.0)
+    return normalised_BCHW.to(maps_BCHW.dtype)
+
+
 class VGG(nn.Module):
     """A VGG net. Parameters are named after the paper's layers: conv1_1 … conv5_4, fc6, fc7, fc8."""
+
+    fc6: nn.Linear
+    fc7: nn.Linear
+    fc8: nn.Linear
 
     def __init__(self, architecture: Architecture) -> None:
         """Parameters are left uninitialised: see `vgg.initialise`."""
         super().__init__()
         self.architecture = architecture
-        self.blocks: list[list[str]] = [[] for _ in CHANNELS]
-        channels = 3
+        self.convolutional = [stage for stage in stages(architecture) if stage.kind != "linear"]
         for stage in stages(architecture):
             if stage.kind == "conv":
-                block, i = int(stage.name[4]), int(stage.name[6])
-                self.blocks[block - 1].append(stage.name)
-                kernel = CONFIGURATIONS[architecture.configuration][block - 1][i - 1]
                 layer: nn.Module = nn.utils.skip_init(
-                    nn.Conv2d, channels, stage.channels, kernel, padding=kernel // 2
+                    nn.Conv2d, stage.inputs, stage.channels, stage.kernel, padding=stage.kernel // 2
                 )
-                channels = stage.channels
+                self.add_module(stage.name, layer)
             elif stage.kind == "linear":
-                layer = nn.utils.skip_init(nn.Linear, self._inputs(stage.name, channels), stage.channels)
-            else:
-                continue
-            self.add_module(stage.name, layer)
-
-    def _inputs(self, name: str, channels: int) -> int:
-        if name == "fc6":
-            return channels * (self.architecture.side // 32) ** 2
-        return self.architecture.scaled(HIDDEN)
+                self.add_module(stage.name, nn.utils.skip_init(nn.Linear, stage.inputs, stage.channels))
 
     @property
     def hidden(self) -> tuple[int, int]:
@@ -154,13 +171,13 @@ class VGG(nn.Module):
     def features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """The last feature map, [B, C, H // 32, W // 32]."""
         maps_BCHW = images_BCHW
-        for block in self.blocks:
-            for name in block:
-                maps_BCHW = F.relu(self.get_submodule(name)(maps_BCHW))
-                if name == "conv1_1" and self.architecture.configuration == "A-LRN":
-                    # AlexNet's k = 2, n = 5, alpha = 1e-4, beta = 0.75; torch divides alpha by n, it does not.
-                    maps_BCHW = F.local_response_norm(maps_BCHW, 5, alpha=5e-4, beta=0.75, k=2.0)
-            maps_BCHW = F.max_pool2d(maps_BCHW, 2)
+        for stage in self.convolutional:
+            if stage.kind == "conv":
+                maps_BCHW = F.relu(self.get_submodule(stage.name)(maps_BCHW))
+            elif stage.kind == "lrn":
+                maps_BCHW = normalise_locally(maps_BCHW)
+            else:
+                maps_BCHW = F.max_pool2d(maps_BCHW, stage.kernel)
         return maps_BCHW
 
     def forward(
@@ -170,7 +187,15 @@ class VGG(nn.Module):
         of the crop on the last feature map (paper, section 3.2).
 
         `masks_BF`: dropout masks of fc6 and fc7, 0 or 1/(1 - p), for crops only.
+
+        ValueError for an image smaller than the crop.
         """
+        if min(images_BCHW.shape[2:]) < self.architecture.side:
+            height, width = images_BCHW.shape[2:]
+            raise ValueError(
+                f"an image of {height}x{width} pixels is smaller than the net's crop, "
+                f"{self.architecture.side}: rescale it"
+            )
         maps_BCHW = self.features(images_BCHW)
         s = self.architecture.side // 32
         if maps_BCHW.shape[2:] != (s, s):
@@ -185,52 +210,49 @@ class VGG(nn.Module):
 
     def _classify_everywhere(self, maps_BCHW: torch.Tensor, s: int) -> torch.Tensor:
         """The fully connected layers as s×s and 1×1 convolutions with the same weights."""
-        for name, kernel in (("fc6", s), ("fc7", 1), ("fc8", 1)):
-            layer = self.get_submodule(name)
+        for layer, kernel in ((self.fc6, s), (self.fc7, 1), (self.fc8, 1)):
             weights = layer.weight.unflatten(1, (-1, kernel, kernel))
             maps_BCHW = F.conv2d(maps_BCHW, weights, layer.bias)
-            if name != "fc8":
+            if layer is not self.fc8:
                 maps_BCHW = F.relu(maps_BCHW)
         return maps_BCHW
 
 
-def _torchvision_names(net: VGG) -> Iterator[tuple[str, str]]:
-    """(our layer, torchvision's) — there, every convolution is followed by a ReLU, every block by a pooling."""
-    place = 0
-    for block in net.blocks:
-        for name in block:
-            yield name, f"features.{place}"
+def _torchvision_names(architecture: Architecture) -> dict[str, str]:
+    """Our parameter -> torchvision's. There a ReLU follows every convolution, and counts as a place."""
+    if architecture.configuration in ("A-LRN", "C"):
+        raise ValueError(f"torchvision has no configuration {architecture.configuration}, only A, B, D and E")
+    layers, place = {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}, 0
+    for stage in stages(architecture):
+        if stage.kind == "conv":
+            layers[stage.name] = f"features.{place}"
             place += 2
-        place += 1
-    yield from (("fc6", "classifier.0"), ("fc7", "classifier.3"), ("fc8", "classifier.6"))
+        elif stage.kind == "pool":
+            place += 1
+    kinds = ("weight", "bias")
+    return {f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in layers.items() for kind in kinds}
 
 
 def to_torchvision(net: VGG) -> dict[str, torch.Tensor]:
-    """The net's parameters under the names of torchvision's vgg11, vgg13, vgg16 or vgg19."""
+    """The net's parameters, not copied, under the names of torchvision's vgg11, vgg13, vgg16 or vgg19.
+
+    ValueError for A-LRN and C, which torchvision lacks.
+    """
     state = net.state_dict()
-    return {
-        f"{theirs}.{kind}": state[f"{ours}.{kind}"]
-        for ours, theirs in _torchvision_names(net)
-        for kind in ("weight", "bias")
-    }
+    return {theirs: state[ours] for ours, theirs in _torchvision_names(net.architecture).items()}
 
 
 def load_torchvision(net: VGG, state: Mapping[str, torch.Tensor]) -> None:
-    """Take the parameters of torchvision's net. ValueError naming the first that is missing or does not fit."""
-    ours = {}
-    for name, theirs in _torchvision_names(net):
-        for kind in ("weight", "bias"):
-            key = f"{theirs}.{kind}"
-            wanted = net.get_parameter(f"{name}.{kind}").shape
-            if key not in state or state[key].shape != wanted:
-                there = f"has shape {tuple(state[key].shape)}" if key in state else "is missing"
-                raise ValueError(
-                    f"not a state dict of configuration {net.architecture.configuration} at side "
-                    f"{net.architecture.side}: {key} {there}, wanted {tuple(wanted)} for {name}"
-                )
-            ours[f"{name}.{kind}"] = state[key]
-    if extra := set(state) - {f"{t}.{k}" for _, t in _torchvision_names(net) for k in ("weight", "bias")}:
-        raise ValueError(
-            f"not a state dict of configuration {net.architecture.configuration}: it also has {min(extra)}"
-        )
-    net.load_state_dict(ours)
+    """Take the parameters of torchvision's vgg11, vgg13, vgg16 or vgg19 (its published ones expect pixels
+    divided by 255 and standardised). ValueError naming the first that is missing or does not fit.
+    """
+    names = _torchvision_names(net.architecture)
+    what = f"a state dict of configuration {net.architecture.configuration} at side {net.architecture.side}"
+    for ours, theirs in names.items():
+        wanted = net.get_parameter(ours).shape
+        if theirs not in state or state[theirs].shape != wanted:
+            there = f"has shape {tuple(state[theirs].shape)}" if theirs in state else "is missing"
+            raise ValueError(f"not {what}: {theirs} {there}, wanted {tuple(wanted)} for {ours}")
+    if extra := sorted(set(state) - set(names.values())):
+        raise ValueError(f"not {what}: it also has {extra[0]}")
+    net.load_state_dict({ours: state[theirs] for ours, theirs in names.items()})

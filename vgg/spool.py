@@ -42,7 +42,7 @@ class Spool:
     def waiting(self, most: int = 1000) -> tuple[list[dict[str, Any]], int]:
         """The next undelivered events, and the position after them."""
         position = self._sent()
-        events = []
+        events: list[dict[str, Any]] = []
         with (self.folder / "events.jsonl").open("rb") as file:
             file.seek(position)
             for line in file:

@@ -35,6 +35,7 @@ from vgg.spool import Spool
 # sender itself retries.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 SYSTEM_SECONDS = 10.0
@@ -235,6 +236,7 @@ class Sender:
     def _deliver(self, events: list[dict[str, Any]]) -> None:
         from mlflow.entities import Metric
 
+        assert self.run_id is not None
         points: list[Metric] = []
         for event in events:
             if event["kind"] != "metrics":
@@ -244,7 +246,7 @@ class Sender:
                     points.append(Metric(key, value, event["time"], event["step"]))
                     self._last_step[key] = event["step"]
         others = [event for event in events if event["kind"] != "metrics"]
-        calls: list[tuple[str, Callable[[], None]]] = [
+        calls: list[tuple[str, Callable[[], object]]] = [
             (f"{len(part)} points", partial(self._client.log_batch, self.run_id, metrics=part))
             for part in (points[i : i + 1000] for i in range(0, len(points), 1000))
         ]

@@ -1,0 +1,39 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+DATA ?= digits
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: .venv/.done  ## make .venv from requirements.lock
+
+# uv takes seconds where pip takes minutes; pip is there for networks that uv cannot cross.
+.venv/.done: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.lock)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock || \
+		$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+demo: setup  ## pack, train on two workers, evaluate, track; DATA=folder for your own images
+	$(BIN)/python -m demo --data "$(DATA)"
+
+stop:  ## end the servers that the demo started
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m demo --stop; fi
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint  ## lint, types and tests
+	$(BIN)/python -m pytest
+
+clean:  ## remove what the demo and the tools made; .venv stays
+	rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: help setup demo stop lint test clean
