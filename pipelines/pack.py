@@ -1,16 +1,20 @@
 """Pack a data set once: `python -m pipelines.pack SOURCE OUT`.
 
-Every image is decoded, bad ones are set aside with their reason, the rest go into Arrow shards. The result
+Every image is decoded, bad ones are set aside with their reason, the rest go into Arrow shards. They keep the
+source's order, since readers shuffle all of them every epoch, so equal sources give equal bytes. The result
 appears under its name only when it is complete; an interrupted packing starts anew.
 """
 
 import hashlib
 import os
 import shutil
+import signal
 import sys
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing import get_context
@@ -106,15 +110,27 @@ def pack(options: Pack) -> Manifest:
     out = options.out.absolute()
     if out.exists() and not options.overwrite:
         raise ValueError(f"{out} exists already: choose another folder, or --overwrite to replace it")
-    if out.exists() and not (out / MANIFEST).is_file() and any(out.iterdir()):
+    if out.exists() and not (out / MANIFEST).is_file():
         raise ValueError(f"--overwrite: {out} is not a packed data set, so it is left alone")
+    above = next(folder for folder in out.parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ValueError(f"{out} cannot be written: {above} is not a folder that may be written to")
     if options.shard_mb < 1 or options.workers < 1:
         raise ValueError("--shard-mb and --workers must be at least 1")
     source = open_source(options.source, classes=options.classes, val_share=options.val_share)
     for split in ("train", "val"):
         if not source.counts.get(split):
             raise ValueError(f"{options.source} has no images for the split {split}")
-    partial = out.with_name(f"{out.name}.partial")
+    with _taking_the_place_of(out) as partial:
+        manifest = _write_shards(source, partial, options)
+        (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+@contextmanager
+def _taking_the_place_of(out: Path) -> Iterator[Path]:
+    """A folder to write to, which gets the name `out` when all went well and else is removed."""
+    partial, old = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.old")
     try:
         if partial.exists():
             print(f"an interrupted packing left {partial}: starting anew", file=sys.stderr)
@@ -123,24 +139,30 @@ def pack(options: Pack) -> Manifest:
     except OSError as error:
         raise ValueError(f"{out} cannot be written: {error}") from error
     try:
-        manifest = _write_shards(source, partial, options)
-        (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        if out.exists():
-            shutil.rmtree(out)
+        yield partial
+        if out.exists():  # moved before it is removed: half of it is never seen under its name
+            shutil.rmtree(old, ignore_errors=True)
+            out.rename(old)
         partial.rename(out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return manifest
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_shards(source: Source, folder: Path, options: Pack) -> Manifest:
     labels = {name: place for place, name in enumerate(source.classes)}
     writers = {split: SplitWriter(folder, split, options.shard_mb * 10**6) for split in sorted(source.counts)}
     set_aside: list[SetAside] = []
+    training: Counter[str] = Counter()  # images of each class that were read
     pixels, sum_C, products_CC = 0, np.zeros(3), np.zeros((3, 3))
-    with Meter(f"packing {source.name}", sum(source.counts.values()), "images") as meter:
-        for item, decoded in _decoded(source.items(), options.workers):
+    with (
+        Meter(f"packing {source.name}", sum(source.counts.values()), "images") as meter,
+        closing(_decoded(source.items(), options.workers)) as pairs,
+    ):
+        for item, decoded in pairs:
+            if item.split == "train":
+                training[item.label] += not isinstance(decoded, str)
             meter.advance(1)
             if isinstance(decoded, str):
                 set_aside.append(SetAside(item.split, item.key, decoded))
@@ -159,10 +181,11 @@ def _write_shards(source: Source, folder: Path, options: Pack) -> Manifest:
                 sum_C += decoded.sum_C
                 products_CC += decoded.products_CC
     splits = {split: writer.close() for split, writer in writers.items()}
-    for split in ("train", "val"):
-        if not splits[split].images:
-            first = next(entry for entry in set_aside if entry.split == split)
-            raise ValueError(f"no image of split {split} could be read; {first.key}: {first.reason}")
+    if emptied := [label for label, images in training.items() if not images]:
+        raise ValueError(f"class {emptied[0]}: none of its training images can be read")
+    if not splits["val"].images:
+        first = next(entry for entry in set_aside if entry.split == "val")
+        raise ValueError(f"no image of split val can be read; {first.key}: {first.reason}")
     mean_C = sum_C / pixels
     covariance_CC = products_CC / pixels - np.outer(mean_C, mean_C)
     return Manifest(
@@ -177,16 +200,17 @@ def _write_shards(source: Source, folder: Path, options: Pack) -> Manifest:
     )
 
 
-def _decoded(items: Iterator[Item], workers: int) -> Iterator[tuple[Item, Decoded | str]]:
+def _decoded(items: Iterator[Item], workers: int) -> Generator[tuple[Item, Decoded | str], None, None]:
     """Each item with what decoding it gave, in order, whatever the number of processes."""
     if workers == 1:
         for item in items:
             yield item, decode(item.data)
         return
     waiting: deque[tuple[list[Item], Future[list[Decoded | str]]]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        chunks = iter(lambda: list(islice(items, CHUNK)), [])
-        for chunk in chunks:
+    # Ctrl-C reaches every process of the terminal; it is this one that answers it.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    try:
+        while chunk := list(islice(items, CHUNK)):
             waiting.append((chunk, pool.submit(_decode_all, [item.data for item in chunk])))
             if len(waiting) > 3 * workers:  # bounds what is held in memory
                 done, future = waiting.popleft()
@@ -194,6 +218,10 @@ def _decoded(items: Iterator[Item], workers: int) -> Iterator[tuple[Item, Decode
         while waiting:
             done, future = waiting.popleft()
             yield from zip(done, future.result(), strict=True)
+    except BrokenProcessPool as error:
+        raise ValueError("a decoding process was killed (out of memory?): try fewer --workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _decode_all(files: list[bytes]) -> list[Decoded | str]:
@@ -206,9 +234,12 @@ def main() -> None:
     console = Console(soft_wrap=True)
     try:
         manifest = pack(options)
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # OSError: an unreadable file of the source, a full disk
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"interrupted: {options.out} was not written", file=sys.stderr)
+        sys.exit(130)
     sizes = ", ".join(f"{split.images:,} {name}" for name, split in manifest.splits.items())
     console.print(f"packed {manifest.source}: {sizes} images of {len(manifest.classes)} classes", markup=False)
     console.print(f"  in {options.out.absolute()}, mean RGB {_rounded(manifest.mean_rgb)}", markup=False)

@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +82,17 @@ class Manifest:
     """3×3 covariance of the training pixels."""
     set_aside: tuple[SetAside, ...]
 
+    def __post_init__(self) -> None:
+        """ValueError where the fields cannot be those of a data set."""
+        statistics = np.asarray([self.mean_rgb, *self.covariance_rgb], np.float64)
+        if statistics.shape != (4, 3) or not np.isfinite(statistics).all():
+            raise ValueError("mean_rgb and covariance_rgb must be 3 and 3×3 finite numbers")
+        if len(self.classes) != len(self.class_names):
+            raise ValueError(f"{len(self.classes)} classes but {len(self.class_names)} class_names")
+        for shard in (shard for split in self.splits.values() for shard in split.shards):
+            if Path(shard.file).name != shard.file:
+                raise ValueError(f"shard file {shard.file} is not a plain file name")
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the manifest, which holds the digests of all shards: the identity of the data."""
@@ -92,7 +104,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """ValueError, KeyError or TypeError where a field is missing or malformed."""
+        """ValueError, KeyError, TypeError or AttributeError where a field is missing or malformed."""
         raw: dict[str, Any] = json.loads(text)
         return cls(
             format=raw["format"],
@@ -119,14 +131,13 @@ def read_manifest(root: Path) -> Manifest:
             f"{root} is not a packed data set (no {MANIFEST}): python -m pipelines.pack SOURCE OUT makes one"
         )
     try:
-        manifest = Manifest.from_json(file.read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError) as error:
+        text = file.read_text(encoding="utf-8")
+        found = json.loads(text)["format"]
+        if found == FORMAT:
+            return Manifest.from_json(text)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged ({error!r}): pack the data set again") from error
-    if manifest.format != FORMAT:
-        raise ValueError(
-            f"{file} has format {manifest.format}, this version reads {FORMAT}: pack the data set again"
-        )
-    return manifest
+    raise ValueError(f"{file} has format {found}, this version reads {FORMAT}: pack the data set again")
 
 
 def verify(root: Path, manifest: Manifest, *, progress: Callable[[int, int], None] | None = None) -> None:
@@ -137,7 +148,7 @@ def verify(root: Path, manifest: Manifest, *, progress: Callable[[int, int], Non
     """
     memory = Path(tempfile.gettempdir()) / f"vgg-verified-{os.getuid()}" / f"{manifest.digest}.json"
     known: dict[str, list[int]] = {}
-    if memory.is_file():
+    with suppress(OSError, ValueError):  # what is forgotten is read again
         known = json.loads(memory.read_text())
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     total, done = sum(shard.bytes for shard in shards), 0
@@ -164,10 +175,11 @@ def verify(root: Path, manifest: Manifest, *, progress: Callable[[int, int], Non
             done += shard.bytes
             if progress is not None:
                 progress(done, total)
-    memory.parent.mkdir(mode=0o700, exist_ok=True)
-    partial = memory.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps({**known, **verified}))
-    partial.replace(memory)
+    with suppress(OSError):  # likewise
+        memory.parent.mkdir(mode=0o700, exist_ok=True)
+        partial = memory.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps({**known, **verified}))
+        partial.replace(memory)
 
 
 class Shards:

@@ -8,7 +8,10 @@ import hashlib
 import io
 import lzma
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from pipelines.ilsvrc import ilsvrc_source
 from pipelines.items import Item, Source, choose
 
 TINY_ARCHIVES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 def open_source(name: str, *, classes: Sequence[str] = (), val_share: float = 0.1) -> Source:
@@ -39,16 +43,20 @@ def open_source(name: str, *, classes: Sequence[str] = (), val_share: float = 0.
     if (path / "ILSVRC2012_img_train.tar").is_file() or (path / "ILSVRC2012_img_val.tar").is_file():
         layouts["ILSVRC-2012 as distributed (ILSVRC2012_img_*.tar)"] = lambda: ilsvrc_source(path, classes)
     if (path / "wnids.txt").is_file():
-        files = {str(f.relative_to(path)): f.read_bytes for f in sorted(path.rglob("*")) if f.is_file()}
+        files = {str(f.relative_to(path)): f.read_bytes for f in path.rglob("*") if f.is_file()}
         layouts["Tiny ImageNet (wnids.txt)"] = lambda: tiny_imagenet_source(str(path), files, classes)
     folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    with_folders = [p for p in folders if any(c.is_dir() for c in p.iterdir())]
-    with_files = [p for p in folders if any(c.is_file() and not c.name.startswith(".") for c in p.iterdir())]
-    if with_folders and "Tiny ImageNet (wnids.txt)" not in layouts:
+    if layouts:  # a distributed set has folders of its own: beside it only images in another's places count
+        with_folders = [p for p in folders if p.name == "train" and any(map(_has_images, p.iterdir()))]
+        with_files = [p for p in folders if _has_images(p)]
+    else:
+        with_folders = [p for p in folders if any(c.is_dir() for c in p.iterdir())]
+        with_files = [p for p in folders if any(c.is_file() and c.name[0] != "." for c in p.iterdir())]
+    if with_folders:
         layouts[f"split folders of class folders ({with_folders[0].name}/…)"] = lambda: split_folders_source(
             path, with_folders, classes
         )
-    if with_files and not (path / "wnids.txt").is_file():
+    if with_files:
         layouts[f"class folders of images ({with_files[0].name}/…)"] = lambda: class_folders_source(
             path, folders, classes, val_share
         )
@@ -60,6 +68,10 @@ def open_source(name: str, *, classes: Sequence[str] = (), val_share: float = 0.
     if len(layouts) > 1:
         raise ValueError(f"{path} has two layouts at once, {' and '.join(layouts)}: separate them")
     return next(iter(layouts.values()))()
+
+
+def _has_images(folder: Path) -> bool:
+    return folder.is_dir() and any(f.suffix.lower() in IMAGE_SUFFIXES for f in folder.iterdir())
 
 
 def split_folders_source(path: Path, folders: list[Path], classes: Sequence[str]) -> Source:
@@ -125,48 +137,82 @@ def _class_folders(folder: Path) -> dict[str, list[Path]]:
 
 
 def tiny_imagenet_source(name: str, files: dict[str, Callable[[], bytes]], classes: Sequence[str]) -> Source:
-    """Tiny ImageNet as distributed: wnids.txt, words.txt, train/WNID/images, val/images with annotations."""
+    """Tiny ImageNet as distributed: wnids.txt, words.txt, train/WNID/images, val/images with annotations.
 
-    def text(file: str) -> list[list[str]]:
+    ValueError naming the file that is missing, or the line that is malformed.
+    """
+
+    def table(file: str, columns: int) -> list[list[str]]:
         if file not in files:
-            raise ValueError(f"{name} is not Tiny ImageNet as distributed: it has no {file}")
-        return [line.split("\t") for line in files[file]().decode("utf-8").splitlines() if line]
+            raise ValueError(f"{name} is not Tiny ImageNet as distributed, or not all of it: it has no {file}")
+        lines = files[file]().decode("utf-8", "replace").splitlines()
+        rows = [line.split("\t") for line in lines if line]
+        if short := [row for row in rows if len(row) < columns]:
+            raise ValueError(f"{name}: a line of {file} has fewer than {columns} columns: {short[0]}")
+        return rows
 
-    listed = sorted(row[0] for row in text("wnids.txt"))
+    listed = sorted(row[0] for row in table("wnids.txt", 1))
     chosen = choose(listed, classes)
-    words = {row[0]: row[1] for row in text("words.txt") if len(row) > 1}
-    rows: list[tuple[str, str, str, list[str]]] = []
+    words = {row[0]: row[1] for row in table("words.txt", 2)}
+    rows: list[tuple[str, str, str, list[float]]] = []
     for wnid in chosen:
-        boxes = text(f"train/{wnid}/{wnid}_boxes.txt")
-        rows += [("train", f"train/{wnid}/images/{row[0]}", wnid, row[1:5]) for row in boxes]
-    rows += [
-        ("val", f"val/images/{row[0]}", row[1], row[2:6])
-        for row in text("val/val_annotations.txt")
-        if row[1] in set(chosen)
-    ]
+        file = f"train/{wnid}/{wnid}_boxes.txt"
+        boxes = table(file, 5)
+        if not boxes:
+            raise ValueError(f"{name}: class {wnid} is empty: {file} lists no image")
+        rows += [("train", f"train/{wnid}/images/{row[0]}", wnid, _box(file, row[1:5])) for row in boxes]
+    file = "val/val_annotations.txt"
+    for row in table(file, 6):
+        if row[1] not in listed:
+            raise ValueError(f"{name}: {file} has class {row[1]}, which wnids.txt does not list")
+        if row[1] in chosen:
+            rows.append(("val", f"val/images/{row[0]}", row[1], _box(file, row[2:6])))
+    if missing := [key for _, key, _, _ in rows if key not in files]:
+        raise ValueError(
+            f"{name} lists {len(missing)} images that are not there, e.g. {missing[0]}: fetch it again"
+        )
 
     def items() -> Iterator[Item]:
         for split, key, label, box in rows:
-            data = files[key]() if key in files else b""  # an empty file is set aside with its name
-            yield Item(split, key, label, data, [[float(edge) for edge in box]] if box else [])
+            yield Item(split, key, label, files[key](), [box])
 
     counts = {split: sum(row[0] == split for row in rows) for split in ("train", "val")}
     names = {wnid: words.get(wnid, wnid) for wnid in chosen}
     return Source("Tiny ImageNet", chosen, names, counts, items)
 
 
-def _archive_files(path: Path) -> dict[str, Callable[[], bytes]]:
-    """Every file of an archive below its top folder, in memory: the whole of Tiny ImageNet is 0.25 GB."""
-    files: dict[str, Callable[[], bytes]] = {}
+def _box(file: str, edges: list[str]) -> list[float]:
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                stream = archive.extractfile(member) if member.isfile() else None
-                if stream is not None:
-                    files[member.name.partition("/")[2]] = io.BytesIO(stream.read()).getvalue
-    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError) as error:
-        raise ValueError(f"archive {path} is corrupt or cut off ({error}): fetch it again") from error
-    return files
+        return [float(edge) for edge in edges]
+    except ValueError as error:
+        raise ValueError(f"{file}: a box must be four numbers, not {edges}") from error
+
+
+def _archive_files(path: Path) -> dict[str, Callable[[], bytes]]:
+    """Every file of an archive, named from the folder of wnids.txt on, in memory: Tiny ImageNet is 0.25 GB.
+
+    Nothing is unpacked to disk, whatever the names. ValueError where the archive is corrupt.
+    """
+    try:
+        found = dict(_members(path))
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"archive {path} is corrupt or cut off ({reason}): fetch it again") from error
+    tops = [name.removesuffix("wnids.txt") for name in found if name.split("/")[-1] == "wnids.txt"]
+    top = min(tops, key=len, default="")
+    return {name.removeprefix(top): partial(bytes, data) for name, data in found.items()}
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            yield from ((member.filename, packed.read(member)) for member in packed.infolist())
+        return
+    with tarfile.open(path) as archive:
+        for member in archive:
+            stream = archive.extractfile(member) if member.isfile() else None
+            if stream is not None:
+                yield member.name, stream.read()
 
 
 def digits_source(classes: Sequence[str]) -> Source:

@@ -1,14 +1,20 @@
 """Fixtures shared by the suite."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster.local import LocalCluster
+from pipelines.pack import Pack, pack
 
 ROOT = Path(__file__).resolve().parent.parent
+needs_namespaces = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("ip") is None,
+    reason="network namespaces need root and iproute2",
+)
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +31,11 @@ def ray_cluster() -> Iterator[LocalCluster]:
     """A real one-node cluster that all distributed tests share: worker start-up is what they wait for."""
     with LocalCluster(cpus=4) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Path:
+    """The embedded digits, packed."""
+    folder = tmp_path_factory.mktemp("packed") / "digits"
+    pack(Pack("digits", folder, workers=1))
+    return folder

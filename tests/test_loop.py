@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from cluster.strategy import Layout
-from pipelines.pack import Pack, pack
 from tests.processes import Workers, job
 from vgg.recipe import RECIPES, Schedule
 
@@ -19,13 +18,6 @@ RECIPE = replace(DIGITS, model=replace(DIGITS.model, width=0.125), optim=replace
 
 def steps(count, **changes):
     return replace(RECIPE, train=replace(RECIPE.train, steps=count, checkpoint_steps=4, **changes))
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("packed") / "digits"
-    pack(Pack("digits", folder, workers=1))
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,89 +1,121 @@
-"""The real entry point on a real cluster: parity over workers, resume, mistakes."""
+"""The real entry point on real clusters: submitted, refused, killed and resumed, on two nodes."""
 
+import shutil
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from pipelines.pack import Pack, pack
-from tests.conftest import ROOT
-from tests.training import command, environment, result, train
+from cluster.local import NetworkedCluster
+from tests import training
+from tests.conftest import ROOT, needs_namespaces
+
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def submit(cluster, *job: str) -> subprocess.CompletedProcess[str]:
+    """`ray job submit` from the repository's root."""
+    address = f"--address={cluster.head.dashboard_url}"
+    command = [RAY, "job", "submit", address, "--working-dir=.", "--", *job]
+    return training.run(command, training.environment(cluster.head))
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("packed") / "digits"
-    pack(Pack("digits", folder, workers=1))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def straight(ray_cluster, digits, tmp_path_factory):
-    """Twenty undisturbed steps on one, two and three workers."""
-    folder = tmp_path_factory.mktemp("straight")
-
-    def one(workers):
-        out = folder / str(workers)
-        done = train(ray_cluster, digits, out, "--train.steps=20", f"--layout.workers={workers}")
-        assert done.returncode == 0, done.stdout
-        return result(out)
-
-    return {workers: one(workers) for workers in (1, 2, 3)}
-
-
-def test_losses_do_not_depend_on_the_number_of_workers(straight):
-    losses = {workers: found["losses"] for workers, found in straight.items()}
-    assert {len(each) for each in losses.values()} == {20}
-    assert losses[2] == pytest.approx(losses[1], rel=1e-5)
-    assert losses[3] == pytest.approx(losses[1], rel=1e-5)
-
-
-def test_validation_counts_every_image_once(straight):
-    for found in straight.values():
-        assert [v["seen"] for v in found["validations"]] == [364]
-
-
-def test_micro_batches_do_not_change_the_losses(ray_cluster, digits, straight, tmp_path):
-    """Two workers of 12 rows, five at a time: 5, 5, 2."""
-    done = train(
-        ray_cluster,
-        digits,
-        tmp_path / "out",
-        "--train.steps=20",
-        "--layout.workers=2",
-        "--layout.micro-batch=5",
-    )
+def submitted(ray_cluster, digits, tmp_path_factory):
+    """An undisturbed training, submitted as a job; its output and its folder."""
+    out = tmp_path_factory.mktemp("submitted") / "out"
+    done = submit(ray_cluster, *training.command(digits, out))
     assert done.returncode == 0, done.stdout
-    assert result(tmp_path / "out")["losses"] == pytest.approx(straight[1]["losses"], rel=1e-5)
+    return done.stdout, out
 
 
-@pytest.mark.parametrize("workers", [2, 3])
-def test_killed_and_resumed_ends_with_the_very_same_weights(ray_cluster, digits, straight, tmp_path, workers):
-    """SIGKILL of the driver as soon as a checkpoint of the middle is there."""
+def test_a_submitted_job_is_followed_to_its_end(submitted):
+    output, out = submitted
+    assert f"step {training.STEPS}/{training.STEPS}" in output
+    assert "2 worker(s)" in output
+    found = training.result(out)
+    assert found["steps"] == len(found["losses"]) == training.STEPS
+    assert found["layout"]["workers"] == 2
+
+
+def test_the_exit_code_of_a_failed_job_is_not_zero(ray_cluster, digits, tmp_path):
+    """More workers than there is room for: told within a minute, with what is there and what was asked."""
+    began = time.monotonic()
+    flags = ["--layout.workers=64", "--layout.wait-seconds=1"]
+    done = submit(ray_cluster, *training.command(digits, tmp_path / "out", *flags))
+    assert done.returncode != 0
+    assert "--layout.workers 64 asks for 64 workers of 1 CPU each" in done.stdout
+    assert "4 CPU" in done.stdout
+    assert time.monotonic() - began < 60
+
+
+def test_a_relative_path_in_a_job_is_refused(ray_cluster):
+    """It would end in the temporary copy that the job runs in."""
+    done = submit(ray_cluster, "python", "-m", "vgg.train", "digits", "--data=digits", "--out=runs/x")
+    assert done.returncode != 0
+    assert "--data digits must be absolute" in done.stdout
+
+
+def test_killed_and_resumed_ends_with_the_very_same_weights(ray_cluster, digits, submitted, tmp_path):
+    """SIGKILL of the driver once a checkpoint of the middle is there."""
     out = tmp_path / "out"
-    flags = ["--train.steps=20", f"--layout.workers={workers}"]
     driver = subprocess.Popen(
-        command(digits, out, *flags),
+        training.command(digits, out),
         cwd=ROOT,
-        env=environment(ray_cluster),
+        env=training.environment(ray_cluster.head),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
     while not (out / "checkpoints" / "index.json").exists():
-        assert driver.poll() is None
+        assert driver.poll() is None, "the training ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    assert not (out / "result.json").exists(), "killed too late to test anything"
 
-    done = train(ray_cluster, digits, out, *flags)
+    done = training.run(training.command(digits, out), training.environment(ray_cluster.head))
     assert done.returncode == 0, done.stdout
-    found = result(out)
-    (step,) = found["resumed_from"]
-    assert 0 < step < 20
+    undisturbed, resumed = training.result(submitted[1]), training.result(out)
+    (step,) = resumed["resumed_from"]
     assert f"resumed from step {step}" in done.stdout
-    assert found["weights_sha256"] == straight[workers]["weights_sha256"]
-    assert found["losses"] == straight[workers]["losses"]
+    assert 0 < step < training.STEPS
+    assert resumed["losses"] == undisturbed["losses"]
+    assert resumed["weights_sha256"] == undisturbed["weights_sha256"]
+
+
+@needs_namespaces
+def test_two_nodes_with_their_own_addresses(digits, submitted, tmp_path):
+    """One worker a node; gradients cross the network between them."""
+    with NetworkedCluster(nodes=2, cpus=1) as cluster:
+        job = training.command(digits, tmp_path / "out")
+        address = f"--address={cluster.nodes[0].dashboard_url}"
+        command = [*cluster.inside(0), RAY, "job", "submit", address, "--working-dir=.", "--", *job]
+        done = training.run(command, training.environment(cluster.nodes[0]))
+    assert done.returncode == 0, done.stdout
+    assert (
+        training.result(tmp_path / "out")["weights_sha256"] == (training.result(submitted[1])["weights_sha256"])
+    )
+
+
+def test_evaluate_scores_the_best_checkpoint(digits, submitted):
+    out = submitted[1]
+    command = [sys.executable, "-m", "vgg.evaluate", str(out), f"--data={digits}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    best = training.result(out)["best"]
+    assert f"top-1 error {1 - best['top1']:.2%}" in done.stdout, done.stderr
+    assert "on 364 images" in done.stdout
+
+
+def test_evaluate_refuses_other_classes(digits, submitted, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(digits, other)
+    manifest = other / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"9"', '"nine"'))
+    command = [sys.executable, "-m", "vgg.evaluate", str(submitted[1]), f"--data={other}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "other classes" in done.stderr

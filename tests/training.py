@@ -6,49 +6,38 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cluster.local import Node
 from tests.conftest import ROOT
 
-SMALL = [
-    "--model.width=0.125",
-    "--train.batch=24",
-    "--train.log-steps=5",
-    "--train.checkpoint-steps=4",
-    "--schedule.patience=1",
-]
-"""Flags that make the digits recipe small: what is tested does not depend on the size."""
+STEPS = 24
+FLAGS = [f"--train.steps={STEPS}", "--train.checkpoint-steps=5", "--layout.workers=2"]
 
 
 def command(data: Path, out: Path, *flags: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "vgg.train",
-        "digits",
-        f"--data={data}",
-        f"--out={out}",
-        *SMALL,
-        *flags,
-    ]
+    """The digits recipe, short, on two workers."""
+    return [sys.executable, "-m", "vgg.train", "digits", f"--data={data}", f"--out={out}", *FLAGS, *flags]
 
 
-def environment(cluster, **more: str) -> dict[str, str]:
+def environment(head: Node) -> dict[str, str]:
+    """This environment, on that cluster, untracked."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    return {**env, "RAY_ADDRESS": cluster.head.address, **more}
+    return {**env, "RAY_ADDRESS": head.address}
 
 
-def train(cluster, data: Path, out: Path, *flags: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Train to the end; output and errors together."""
+def run(command: list[str], env: dict[str, str], seconds: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run to the end; output and errors together."""
     return subprocess.run(
-        command(data, out, *flags),
+        command,
         cwd=ROOT,
-        env=environment(cluster, **more),
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,
+        timeout=seconds,
         check=False,
     )
 
 
 def result(out: Path) -> dict:
+    """The result that a training left."""
     return json.loads((out / "result.json").read_text())

@@ -80,6 +80,7 @@ def starting_weights(net: VGG, model: Model, seed: int, state: Mapping[str, torc
 
 
 def _take(net: VGG, state: Mapping[str, torch.Tensor], names: list[str]) -> None:
+    """All of them or, where one does not fit, none."""
     for name in names:
         wanted = net.get_parameter(name)
         if name not in state or state[name].shape != wanted.shape:
@@ -89,5 +90,6 @@ def _take(net: VGG, state: Mapping[str, torch.Tensor], names: list[str]) -> None
                 f"({net.architecture.configuration}, side {net.architecture.side}, "
                 f"{net.architecture.classes} classes) wants {tuple(wanted.shape)}"
             )
-        with torch.no_grad():
-            wanted.copy_(state[name])
+    with torch.no_grad():
+        for name in names:
+            net.get_parameter(name).copy_(state[name])

@@ -2,8 +2,8 @@
 
     python tests/golden/make_model.py > tests/golden/model.json
 
-A, B, D and E are torchvision's vgg11, vgg13, vgg16 and vgg19. A-LRN is vgg11 with a normalisation behind its first
-ReLU, C is vgg16 with the last convolution of blocks 3, 4 and 5 replaced by a 1x1 one (paper, table 1).
+A, B, D and E are torchvision's vgg11, vgg13, vgg16 and vgg19. A-LRN is vgg11 with a normalisation behind its
+first ReLU, C is vgg16 with the last convolution of blocks 3, 4 and 5 replaced by a 1x1 one (paper, table 1).
 """
 
 import json
@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 SOURCES = {"A": "vgg11", "A-LRN": "vgg11", "B": "vgg13", "C": "vgg16", "D": "vgg16", "E": "vgg19"}
 
 
-def build(configuration: str) -> nn.Module:
+def build(configuration: str) -> torchvision.models.VGG:
     net = getattr(torchvision.models, SOURCES[configuration])()
     if configuration == "A-LRN":
         net.features.insert(2, nn.LocalResponseNorm(5))
@@ -27,7 +27,7 @@ def build(configuration: str) -> nn.Module:
     return net
 
 
-def describe(net: nn.Module) -> dict[str, object]:
+def describe(net: torchvision.models.VGG) -> dict[str, object]:
     outputs: list[tuple[str, tuple[int, ...]]] = []
     kinds = {nn.Conv2d: "conv", nn.LocalResponseNorm: "lrn", nn.MaxPool2d: "pool", nn.Linear: "linear"}
     for module in [*net.features.children(), *net.classifier.children()]:

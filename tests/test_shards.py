@@ -1,0 +1,235 @@
+"""Shards: what was written is read, damage is found, and the order is a function of (seed, epoch)."""
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pipelines.pack
+from pipelines.pack import SplitWriter
+from pipelines.shards import MANIFEST, Manifest, Shards, Split, read_manifest, samples, share, verify
+
+ROWS = [
+    {
+        "key": f"train/{place % 3}/ü {place}.jpg",
+        "image": np.random.default_rng(place).bytes(1 + 97 * place),
+        "label": place % 3,
+        "height": 10 + place,
+        "width": 20 + place,
+        "boxes": [[0.0, 1.0, 2.5, place]] * (place % 3),
+    }
+    for place in range(40)
+]
+
+
+@pytest.fixture(autouse=True)
+def temporary_files(tmp_path, monkeypatch):
+    """What `verify` remembers is remembered here."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+
+
+@pytest.fixture
+def packed(tmp_path, monkeypatch):
+    """Forty rows over several shards, each of several record batches; an empty split."""
+    monkeypatch.setattr(pipelines.pack, "BATCH_BYTES", 4_000)
+    root = tmp_path / "packed"
+    root.mkdir()
+    writer = SplitWriter(root, "train", 30_000)
+    for row in ROWS:
+        writer.add(row, len(row["image"]))
+    manifest = Manifest(
+        1, "test", ("a", "b", "c"), ("A", "B", "C"),
+        {"train": writer.close(), "val": Split(())},
+        (1.0, 2.0, 3.0), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), (),
+    )  # fmt: skip
+    (root / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    return root
+
+
+def test_every_row_is_read_as_written(packed):
+    manifest = read_manifest(packed)
+    assert len(manifest.splits["train"].shards) > 2
+    shards = Shards(packed, manifest, "train")
+    assert len(shards.table.column("image").chunks) > len(manifest.splits["train"].shards)
+    assert len(shards) == manifest.splits["train"].images == len(ROWS)
+    assert shards.labels_N.dtype == np.int64
+    for i, row in enumerate(ROWS):
+        assert shards.encoded(i).tobytes() == row["image"]
+        assert shards.key(i) == row["key"]
+        assert shards.boxes(i) == [tuple(box) for box in row["boxes"]]
+        assert (shards.labels_N[i], shards.heights_N[i], shards.widths_N[i]) == (
+            row["label"],
+            row["height"],
+            row["width"],
+        )
+
+
+def test_images_are_views_of_the_map(packed):
+    shards = Shards(packed, read_manifest(packed), "train")
+    assert np.shares_memory(shards.encoded(5), shards.encoded(5))
+    assert not shards.encoded(5).flags.writeable
+
+
+def test_an_empty_split_has_no_rows(packed):
+    shards = Shards(packed, read_manifest(packed), "val")
+    assert len(shards) == len(shards.heights_N) == len(shards.labels_N) == 0
+
+
+def test_unknown_split(packed):
+    with pytest.raises(ValueError, match="no split 'test', only train, val"):
+        Shards(packed, read_manifest(packed), "test")
+
+
+def test_the_manifest_holds_size_and_digest_of_each_file(packed):
+    for shard in read_manifest(packed).splits["train"].shards:
+        data = (packed / shard.file).read_bytes()
+        assert (shard.bytes, shard.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_the_digest_tells_manifests_apart(packed):
+    manifest = read_manifest(packed)
+    assert manifest.digest == read_manifest(packed).digest
+    assert manifest.digest == hashlib.sha256((packed / MANIFEST).read_bytes()).hexdigest()
+    assert dataclasses.replace(manifest, mean_rgb=(1.0, 2.0, 3.5)).digest != manifest.digest
+
+
+def test_missing_folder_and_missing_manifest(tmp_path):
+    with pytest.raises(ValueError, match=r"no folder .*nowhere.*pipelines\.pack"):
+        read_manifest(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="not a packed data set"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("splits", []),
+        ("splits", {"train": {"shards": [{"file": "a"}]}}),
+        ("splits", {"train": {"shards": [{"file": "../a", "rows": 1, "bytes": 1, "sha256": ""}]}}),
+        ("classes", None),
+        ("classes", ["a"]),
+        ("mean_rgb", "abc"),
+        ("mean_rgb", [1, 2]),
+        ("covariance_rgb", [[1, 0, 0]]),
+        ("covariance_rgb", [[1, 0, 0], [0, float("nan"), 0], [0, 0, 1]]),
+        ("set_aside", [{"key": "a"}]),
+    ],
+)
+def test_malformed_manifest(packed, field, value):
+    raw = json.loads((packed / MANIFEST).read_text())
+    (packed / MANIFEST).write_text(json.dumps(raw | {field: value}))
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+        read_manifest(packed)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"format": 1}', "{"])
+def test_a_manifest_that_is_none(packed, text):
+    (packed / MANIFEST).write_text(text)
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+        read_manifest(packed)
+
+
+def test_a_later_format_is_named_even_with_other_fields(packed):
+    (packed / MANIFEST).write_text('{"format": 2, "news": []}')
+    with pytest.raises(ValueError, match="has format 2, this version reads 1"):
+        read_manifest(packed)
+
+
+@pytest.mark.parametrize("place", [0, 0.5, 1])
+def test_one_flipped_byte_is_found_and_its_shard_named(packed, place):
+    manifest = read_manifest(packed)
+    file = packed / manifest.splits["train"].shards[1].file
+    data = bytearray(file.read_bytes())
+    data[int(place * (len(data) - 1))] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"train-00001\.arrow is damaged"):
+        verify(packed, manifest)
+
+
+def test_damage_after_a_verification_is_found(packed):
+    manifest = read_manifest(packed)
+    verify(packed, manifest)
+    file = packed / "train-00000.arrow"
+    data = bytearray(file.read_bytes())
+    data[100] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"train-00000\.arrow is damaged"):
+        verify(packed, manifest)
+
+
+def test_a_missing_shard_is_named(packed):
+    (packed / "train-00002.arrow").unlink()
+    with pytest.raises(ValueError, match=r"train-00002\.arrow is missing"):
+        verify(packed, read_manifest(packed))
+
+
+def test_verification_tells_how_far_it_is(packed):
+    manifest = read_manifest(packed)
+    told = []
+    verify(packed, manifest, progress=lambda done, total: told.append((done, total)))
+    total = sum((packed / s.file).stat().st_size for s in manifest.splits["train"].shards)
+    assert told[-1] == (total, total)
+    assert told == sorted(told)
+
+
+@pytest.mark.parametrize("text", ["", "{", '["no", "dictionary"]', '{"x": 3}'])
+def test_a_damaged_memory_only_costs_reading_again(packed, text):
+    manifest = read_manifest(packed)
+    verify(packed, manifest)
+    (memory,) = (packed.parent / "temporary").glob("*/*.json")
+    memory.write_text(text)
+    verify(packed, manifest)
+    assert len(json.loads(memory.read_text())) >= len(manifest.splits["train"].shards)
+
+
+def test_a_cut_shard_cannot_be_read(packed):
+    file = packed / "train-00000.arrow"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"train-00000\.arrow cannot be read"):
+        Shards(packed, read_manifest(packed), "train")
+
+
+def test_each_epoch_is_a_permutation_of_its_own():
+    epochs_B, images_B = samples(seed=3, first=0, count=300, size=100)
+    assert epochs_B.tolist() == [0] * 100 + [1] * 100 + [2] * 100
+    for epoch in range(3):
+        assert sorted(images_B[epochs_B == epoch]) == list(range(100))
+    assert len({tuple(images_B[epochs_B == epoch]) for epoch in range(3)}) == 3
+    assert not np.array_equal(images_B, samples(4, 0, 300, 100)[1])
+
+
+@given(
+    seed=st.integers(0, 2**63),
+    size=st.integers(1, 40),
+    cuts=st.lists(st.integers(0, 150), min_size=2, max_size=5).map(sorted),
+)
+def test_the_stream_does_not_depend_on_how_it_is_cut(seed, size, cuts):
+    whole = samples(seed, cuts[0], cuts[-1] - cuts[0], size)
+    pieces = [samples(seed, a, b - a, size) for a, b in zip(cuts, cuts[1:], strict=False)]
+    for column in range(2):
+        assert np.array_equal(np.concatenate([piece[column] for piece in pieces]), whole[column])
+
+
+def test_a_batch_may_straddle_two_epochs():
+    epochs_B, images_B = samples(seed=0, first=7, count=6, size=10)
+    assert epochs_B.tolist() == [0, 0, 0, 1, 1, 1]
+    assert np.array_equal(images_B[3:], samples(0, 10, 3, 10)[1])
+
+
+def test_shares():
+    assert [len(share(rank, 3, 256)) for rank in range(3)] == [86, 85, 85]
+
+
+@given(world=st.integers(1, 300), total=st.integers(0, 1000))
+def test_shares_cover_every_row_once_and_evenly(world, total):
+    rows = [share(rank, world, total) for rank in range(world)]
+    assert [row for part in rows for row in part] == list(range(total))
+    sizes = [len(part) for part in rows]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] - sizes[-1] <= 1
