@@ -19,6 +19,8 @@ class Layout:
     """Images of one forward and backward pass on a worker. None: the worker's whole share."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto: GPUs when the cluster has one for every worker, else CPUs."""
+    decode: Literal["cpu", "regions", "gpu"] = "cpu"
+    """cpu: files are decoded and resized there. regions: decoded there, resized on the GPU. gpu: both there."""
     cpus_per_worker: int = 1
     """Cores reserved for each worker; also its number of CPU threads."""
     max_failures: int = 3

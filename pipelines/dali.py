@@ -71,14 +71,14 @@ class Loader:
         self._mean_C = np.asarray(manifest.mean_rgb, np.float32)
         self._rows: deque[Rows] = deque()
         self._fed: deque[Any] = deque(maxlen=PREFETCH + 3)  # DALI reads these arrays without a copy
-        on_gpu = placement != "cpu"
+        self._on_gpu = placement != "cpu"
         self._pipe = _graph(
             self._feed,
             side,
             placement,
             batch_size=max(rows, 1),
             num_threads=threads,
-            device_id=(device.index or 0) if on_gpu else None,
+            device_id=(device.index or 0) if self._on_gpu else None,
             prefetch_queue_depth=PREFETCH,
         )
         self._pipe.build()
@@ -95,8 +95,6 @@ class Loader:
     def __next__(self) -> Batch:
         try:
             (crops,) = self._pipe.run()
-        except StopIteration:
-            raise
         except RuntimeError as error:
             keys = ", ".join(self._shards.key(int(i)) for rows in self._rows for i in rows.images_B[:3])
             raise ValueError(f"an image of the batches of {keys}, … cannot be decoded: {error}") from error
@@ -108,8 +106,8 @@ class Loader:
             self._side,
             3,
             dtype=torch.uint8,
-            device=self._device if crops.dtype and _is_gpu(crops) else "cpu",
-            pin_memory=self._device.type == "cuda" and not _is_gpu(crops),
+            device=self._device if self._on_gpu else "cpu",
+            pin_memory=self._device.type == "cuda" and not self._on_gpu,
         )
         feed_ndarray(crops.as_tensor(), images_BHWC)
         offset_BC = rows.draws.shift_BC - self._mean_C
@@ -140,10 +138,6 @@ class Loader:
         )
         self._fed.append(fed)
         return fed
-
-
-def _is_gpu(crops: Any) -> bool:
-    return "GPU" in type(crops).__name__
 
 
 def region(

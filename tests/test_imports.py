@@ -19,7 +19,8 @@ def imported(file: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            module = node.module or ""
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
     return names
 
 

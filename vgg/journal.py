@@ -209,6 +209,7 @@ class Journal:
             batch=count,
             device=of.worker.device,
             threads=of.worker.threads,
+            placement=of.job.layout.decode,
         )
         with loader:
             return next(loader)

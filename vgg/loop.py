@@ -53,6 +53,8 @@ class Training:
     def __init__(self, worker: Worker, job: Job) -> None:
         """Open everything, without a word to the others. ValueError where something does not fit."""
         self.worker, self.job, self.recipe = worker, job, job.recipe
+        if job.layout.decode != "cpu" and worker.device.type != "cuda":
+            raise ValueError(f"--layout.decode {job.layout.decode} needs GPUs, and this worker has none")
         self.folder, root = Folder(job.out), Path(job.data)
         self.manifest = read_manifest(root)
         if worker.local_rank == 0:
@@ -212,6 +214,7 @@ class Training:
             steps=self.total_steps - self.progress.step,
             device=worker.device,
             threads=worker.threads,
+            placement=self.job.layout.decode,
         )
 
     def _validate(self, lr: float, *, counts: bool) -> bool:
@@ -226,6 +229,7 @@ class Training:
             batch=self.job.layout.micro_batch or self.recipe.train.batch // worker.world or 1,
             device=worker.device,
             threads=worker.threads,
+            placement=self.job.layout.decode,
         ) as batches:
             scores = score_crops(
                 self.net,

@@ -125,7 +125,10 @@ class Tracker:
         self.spool.append({"kind": "end", "status": status, "time": _now()})
         self.sender.finish.set()
         self._threads[0].join(max(0.0, deadline - time.monotonic()))
-        return not self._threads[0].is_alive()
+        if not self._threads[0].is_alive():
+            return True
+        self.sender.abandon()
+        return False
 
     def _watch_system(self) -> None:
         """Under MLflow's own names, so that its page of system metrics shows them."""
@@ -156,6 +159,7 @@ class Sender:
         self.info = RunInfo(**spool.read_json("run.json"))
         self.finish = threading.Event()
         """Set: end when all is delivered."""
+        self._abandoned = threading.Event()
         self.run_id: str | None = None
         self.url: str | None = None
         # Curve -> last step delivered: a training taken up again tells some steps twice.
@@ -164,7 +168,7 @@ class Sender:
     def run(self) -> None:
         """Deliver until `finish` is set and nothing waits."""
         pause = 1.0
-        while True:
+        while not self._abandoned.is_set():
             self.spool.news.clear()
             finishing = self.finish.is_set()
             try:
@@ -187,6 +191,10 @@ class Sender:
                 else:
                     self.finish.wait(pause)
                 pause = min(2 * pause, 15.0)
+
+    def abandon(self) -> None:
+        """Deliver no more; what is left stays in the spool for another sender."""
+        self._abandoned.set()
 
     def _open_run(self) -> None:
         """Find the run of this training, or make it."""
@@ -238,13 +246,14 @@ class Sender:
 
         assert self.run_id is not None
         points: list[Metric] = []
+        last_step = dict(self._last_step)
         for event in events:
             if event["kind"] != "metrics":
                 continue
             for key, value in event["values"].items():
-                if key.startswith("system/") or event["step"] > self._last_step.get(key, -1):
+                if key.startswith("system/") or event["step"] > last_step.get(key, -1):
                     points.append(Metric(key, value, event["time"], event["step"]))
-                    self._last_step[key] = event["step"]
+                    last_step[key] = event["step"]
         others = [event for event in events if event["kind"] != "metrics"]
         calls: list[tuple[str, Callable[[], object]]] = [
             (f"{len(part)} points", partial(self._client.log_batch, self.run_id, metrics=part))
@@ -258,6 +267,7 @@ class Sender:
             except _Refused as refused:
                 _say(f"the server refused {what}: {refused}")
                 self.spool.reject({"what": what}, str(refused))
+        self._last_step = last_step  # only now: a server that went away meanwhile is told all again
 
     def _deliver_one(self, event: dict[str, Any]) -> None:
         assert self.run_id is not None
