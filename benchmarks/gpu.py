@@ -1,284 +1,259 @@
-"""Numerics and throughput of the nets on a GPU: `benchmarks/gpu.sh`.
+"""Correctness, speed and memory of the six nets on one device, into one JSON file.
 
-Imports the net and the step and nothing else of the project, so that a machine without Ray, DALI and MLflow
-runs it. The JSON is written after every section: a run that is cut keeps what it had.
-
-Shapes: B images, C = 3, S the crop's side in pixels, K classes.
+ceilings      matrix rate and copy bandwidth, as measured here and now
+agreement     scores and gradients against the CPU, fp32 and bf16
+training      images/s of the training's own step, eager and compiled
 """
 
 import argparse
+import importlib.util
 import json
-import os
-import platform
-import statistics
-import subprocess
+import shutil
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from vgg.initialise import initialise
-from vgg.model import CONFIGURATIONS, VGG, Architecture, load_torchvision, to_torchvision, training_flops
-from vgg.recipe import Optim
-from vgg.step import dropout_masks, make_optimizer, train_step
+from benchmarks.agreement import agreement, no_torchvision, torchvision_agreement
+from benchmarks.machine import describe
+from benchmarks.roofline import ceilings
+from benchmarks.speed import COMPILED, EAGER, EAGER_CONTIGUOUS, speed
+from vgg.model import CONFIGURATIONS, Architecture
 
-NUMERICS_BATCH = 4
-MODES = ("eager contiguous", "eager channels_last", "compiled channels_last")
-TORCHVISION = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
+# D and A first: they are what a run that is cut short should hold.
+ORDER = ("D", "A", "E", "B", "C", "A-LRN")
 
 
-class Report:
-    """The JSON that is left behind, and what is left of the time."""
+@dataclass
+class Run:
+    """The measurements so far, on disk after each."""
 
-    def __init__(self, file: Path, seconds: float) -> None:
-        self._file, self._deadline = file, time.monotonic() + seconds
-        self.found: dict[str, Any] = {"format": 1, "skipped": []}
+    path: Path
+    options: argparse.Namespace
+    device: torch.device
+    result: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+    longest: dict[str, float] = field(default_factory=dict)
 
-    def put(self, section: str, key: str, value: Any) -> None:
-        """Keep a figure and write the file."""
-        self.found.setdefault(section, {})[key] = value
-        self.write()
-        print(f"{section}: {key}: {json.dumps(value)}", flush=True)
+    def save(self) -> None:
+        """Write the file whole or not at all."""
+        self.result["seconds"] = round(time.perf_counter() - self.started, 1)
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(self.result, indent=1) + "\n")
+        part.replace(self.path)
 
     def skip(self, what: str, why: str) -> None:
-        """Say that something was not measured."""
-        self.found["skipped"].append({"what": what, "why": why})
-        self.write()
+        """Say that something is not measured, and why."""
         print(f"skipped {what}: {why}", flush=True)
+        self.result["skipped"].append({"what": what, "why": why})
+        self.save()
 
-    def in_time(self, what: str) -> bool:
-        """Whether there is time left; otherwise `what` is noted as skipped."""
-        if time.monotonic() < self._deadline:
-            return True
-        self.skip(what, "the time given with --seconds is used up")
-        return False
+    def measure(self, section: str, what: dict[str, str], guess: float, call: Callable[[], dict]) -> None:
+        """Append `call()` to a section of the result, unless the time left is shorter than it takes.
 
-    def write(self) -> None:
-        """The file as it stands."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._file.with_suffix(".partial")
-        partial.write_text(json.dumps(self.found, indent=1) + "\n")
-        partial.replace(self._file)
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What the figures hold for."""
-    about: dict[str, Any] = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-        "cpus": os.cpu_count(),
-        "device": device.type,
-        "fp32 convolutions and matrices": "IEEE (TF32 off)",
-    }
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        about["gpu"] = properties.name
-        about["gpu_memory_gib"] = round(properties.total_memory / 2**30, 1)
-        query = ["nvidia-smi", "--query-gpu=driver_version,clocks.max.sm,power.limit", "--format=csv,noheader"]
+        `guess` is what the first of its kind may take, in seconds; later, the longest so far.
+        """
+        name = " ".join([section, *what.values()])
+        kind = section + what.get("mode", "")
+        left = self.options.seconds - (time.perf_counter() - self.started)
+        if left < self.longest.get(kind, guess):
+            self.skip(name, f"{max(0, left):.0f} s left of {self.options.seconds}, it may take longer")
+            return
+        started = time.perf_counter()
         try:
-            about["driver, clock, power"] = subprocess.run(
-                query, capture_output=True, text=True, check=True
-            ).stdout.strip()
-        except (OSError, subprocess.CalledProcessError) as error:
-            about["driver, clock, power"] = f"unknown: {error}"
-    return about
+            found = {**what, **call()}
+        except torch.cuda.OutOfMemoryError:
+            self.skip(name, f"out of GPU memory: try --micro-batch {self.options.micro_batch // 2}")
+        except RuntimeError as error:
+            # A broken kernel or compiler: the other measurements may still work.
+            reason = f"{type(error).__name__}: {error}"
+            print(f"FAILED {name}: {reason}", flush=True)
+            self.result["failed"].append({"what": name, "why": reason})
+        else:
+            print(f"{name}: {_line(found)}", flush=True)
+            self.result[section].append(found)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.longest[kind] = max(self.longest.get(kind, 0), time.perf_counter() - started)
+        self.save()
 
 
-def ceilings(report: Report, device: torch.device, small: bool) -> None:
-    """Matrix rate and copy bandwidth, in the same run as what is compared with them."""
-    n = 512 if small else 8192
-    a = torch.randn(n, n, device=device, dtype=torch.bfloat16)
-    seconds = median_seconds(lambda: a @ a, device, repeats=10)
-    report.put("ceilings", "bf16_matrix_tflop_per_s", 2 * n**3 / seconds / 1e12)
-    source = torch.empty(2**24 if small else 2**31, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    seconds = median_seconds(lambda: target.copy_(source), device, repeats=10)
-    report.put("ceilings", "copy_gb_per_s", 2 * source.numel() / seconds / 1e9)  # read and written
-
-
-def numerics(report: Report, name: str, device: torch.device, side: int, width: float) -> None:
-    """Scores and gradients against the CPU in fp32, and torchvision's net with the same weights."""
-    architecture = Architecture(name, 1000, side, width)
-    net = VGG(architecture)
-    initialise(net, "glorot", 0)
-    generator = torch.Generator().manual_seed(1)
-    images_BCSS = 50 * torch.randn(NUMERICS_BATCH, 3, side, side, generator=generator)
-    labels_B = torch.arange(NUMERICS_BATCH)
-    masks = dropout_masks(
-        0, 0, range(NUMERICS_BATCH), net.hidden, 0.5, device=torch.device("cpu"), dtype=torch.float32
+def _line(found: dict[str, Any]) -> str:
+    if "scores" in found:
+        return f"{'agrees' if found['agrees'] else 'DIFFERS'}, scores off by {found['scores']:.1e}"
+    if "agrees" in found:
+        parts = [
+            f"{precision} scores {found[precision]['scores']:.1e} gradients "
+            f"{found[precision]['worst_gradient']:.1e} ({found[precision]['worst_gradient_of']})"
+            for precision in ("fp32", "bf16")
+        ]
+        return ("agrees" if found["agrees"] else "DIFFERS") + ", off by " + ", ".join(parts)
+    peak = found["peak_memory_bytes"]
+    memory = "" if peak is None else f", {peak / 2**30:.1f} GiB"
+    return (
+        f"{found['images_per_s']:.1f} images/s, {100 * found['share_of_matrix_rate']:.1f} % of the matrix "
+        f"rate, {100 * found['share_of_least_time']:.1f} % of the fused bound{memory}"
     )
 
-    def scores_and_gradients(where: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        moved = net.to(where).to(memory_format=torch.channels_last)
-        moved.zero_grad()
-        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
-            scores_BK = moved(images_BCSS.to(where), [m.to(where) for m in masks]).flatten(1)
-        F.cross_entropy(scores_BK.float(), labels_B.to(where)).backward()
-        gradient = torch.cat([p.grad.flatten().cpu() for p in moved.parameters() if p.grad is not None])
-        return scores_BK.detach().float().cpu(), gradient
 
-    reference = scores_and_gradients(torch.device("cpu"), torch.float32)
-    for dtype in (torch.float32, torch.bfloat16):
-        found = scores_and_gradients(device, dtype)
-        report.put(
-            "numerics",
-            f"{name} {str(dtype).removeprefix('torch.')} against CPU float32",
-            {
-                "scores_relative": relative(found[0], reference[0]),
-                "gradients_relative": relative(found[1], reference[1]),
-            },
+def compiler_missing() -> str | None:
+    """Why torch.compile cannot work here, if it cannot."""
+    if torch.cuda.is_available() and importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if not any(shutil.which(compiler) for compiler in ("cc", "gcc", "clang", "g++", "c++")):
+        return "no C compiler found"
+    return None
+
+
+def run_all(run: Run) -> None:
+    """Every section, the most telling first."""
+    options = run.options
+    chosen = [name for name in ORDER if name in options.configurations]
+    nets = {name: Architecture(name, options.classes, options.side, options.width) for name in chosen}
+    rows = min(2, options.batch)
+    rates = run.result["ceilings"] = ceilings(run.device, options.round_seconds)
+    print(
+        f"ceilings: {rates['matrix_flop_per_s'] / 1e12:.2f} TFLOP/s in bf16, "
+        f"{rates['copy_bytes_per_s'] / 1e9:.1f} GB/s",
+        flush=True,
+    )
+    run.save()
+    for name, net in nets.items():
+        run.measure(
+            "agreement",
+            {"configuration": name},
+            20,
+            lambda net=net: agreement(net, rows, run.device),  # type: ignore[misc]
         )
-    if name in TORCHVISION and width == 1 and side == 224:
-        against_torchvision(report, name, net, images_BCSS, device)
+    for name, net in nets.items():
+        if why := no_torchvision(net):
+            run.skip(f"torchvision {name}", why)
+            continue
+        run.measure(
+            "torchvision",
+            {"configuration": name},
+            15,
+            lambda net=net: torchvision_agreement(net, rows, run.device),  # type: ignore[misc]
+        )
+    missing = compiler_missing()
+    # Seconds that the first net of a mode may take; compiled ones come last, as they take longest.
+    for modes, guess in (((EAGER, EAGER_CONTIGUOUS), 20), ((COMPILED,), 60)):
+        for name, net in nets.items():
+            for mode in modes:
+                if mode not in options.modes:
+                    run.skip(f"training {name} {mode}", "not among --modes")
+                elif mode == COMPILED and missing:
+                    run.skip(f"training {name} {mode}", missing)
+                else:
+                    run.measure(
+                        "training",
+                        {"configuration": name, "mode": mode},
+                        guess,
+                        lambda net=net, mode=mode: speed(  # type: ignore[misc]
+                            net,
+                            mode,
+                            run.result["ceilings"],
+                            device=run.device,
+                            batch=options.batch,
+                            micro_batch=options.micro_batch,
+                            seconds=options.round_seconds,
+                        ),
+                    )
 
 
-def against_torchvision(
-    report: Report, name: str, net: VGG, images_BCSS: torch.Tensor, device: torch.device
-) -> None:
-    """The largest difference of scores, relative to the largest score."""
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Options; exits with code 2 and a message where they cannot work."""
+    parser = argparse.ArgumentParser(prog="benchmarks/gpu.sh", description=__doc__.split("\n")[0])
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--configurations", nargs="+", default=list(CONFIGURATIONS), choices=CONFIGURATIONS)
+    modes = (EAGER_CONTIGUOUS, EAGER, COMPILED)
+    parser.add_argument("--modes", nargs="+", default=list(modes), choices=modes)
+    parser.add_argument("--side", type=int, default=224, help="crop side in pixels (default 224)")
+    parser.add_argument("--batch", type=int, default=256, help="images a step (default 256)")
+    parser.add_argument("--micro-batch", type=int, help="images at a time (default: the batch)")
+    parser.add_argument("--width", type=float, default=1.0, help="factor on every layer's width")
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--seconds", type=int, default=480, help="for the whole run (default 480)")
+    parser.add_argument("--round-seconds", type=float, default=3.0, help="for each timing (default 3)")
+    parser.add_argument("--out", type=Path, help="result file (default: a new one in benchmarks/results)")
+    options = parser.parse_args(arguments)
+    for name in ("batch", "seconds"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    if options.round_seconds <= 0:
+        parser.error("--round-seconds must be positive")
+    options.micro_batch = options.micro_batch or options.batch
+    if not 1 <= options.micro_batch <= options.batch:
+        parser.error(f"--micro-batch must lie between 1 and --batch {options.batch}")
     try:
-        import torchvision
-    except ImportError as error:
-        report.skip(f"{name} against torchvision", str(error))
-        return
-    theirs = torchvision.models.get_model(TORCHVISION[name], weights=None, init_weights=False)
-    theirs.load_state_dict(to_torchvision(net))
-    theirs = theirs.to(device).eval()
-    ours = VGG(net.architecture)
-    load_torchvision(ours, {key: value.cpu() for key, value in theirs.state_dict().items()})
-    with torch.no_grad():
-        wanted_BK = theirs(images_BCSS.to(device))
-        found_BK = ours.to(device)(images_BCSS.to(device)).flatten(1)
-    report.put("numerics", f"{name} against torchvision", relative(found_BK, wanted_BK))
-
-
-def throughput(
-    report: Report, name: str, mode: str, device: torch.device, side: int, batch: int, width: float
-) -> None:
-    """Images a second of whole training steps, and the peak of memory."""
-    architecture = Architecture(name, 1000, side, width)
-    net = VGG(architecture)
-    initialise(net, "glorot", 0)
-    last = torch.channels_last if "channels_last" in mode else torch.contiguous_format
-    net = net.to(device).to(memory_format=last)
-    optimizer = make_optimizer(net, Optim())
-    forward: torch.nn.Module = net
-    if mode.startswith("compiled"):
-        forward = torch.compile(net)  # type: ignore[assignment]  # a module again
-    images_BCSS = torch.randn(batch, 3, side, side, device=device).to(memory_format=last)
-    labels_B = torch.randint(0, 1000, (batch,), device=device)
-    scaler = torch.amp.GradScaler(device.type, enabled=False)
-    step = 0
-
-    def once() -> None:
-        nonlocal step
-        masks = dropout_masks(0, step, range(batch), net.hidden, 0.5, device=device, dtype=torch.bfloat16)
-        train_step(
-            forward,
-            optimizer,
-            images_BCSS,
-            labels_B,
-            masks,
-            batch=batch,
-            micro_batch=batch,
-            lr=1e-4,
-            dtype=torch.bfloat16,
-            scaler=scaler,
-        )
-        step += 1
-
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    # The host must run ahead as it does in training, so several steps are timed together.
-    steps = 10 if device.type == "cuda" else 1
-
-    def several() -> None:
-        for _ in range(steps):
-            once()
-
-    seconds = median_seconds(several, device, repeats=5) / steps
-    images_per_s = batch / seconds
-    tflop_per_s = images_per_s * training_flops(architecture) / 1e12
-    rate = report.found["ceilings"]["bf16_matrix_tflop_per_s"]
-    figures = {
-        "images_per_s": images_per_s,
-        "ms_per_step": 1000 * seconds,
-        "tflop_per_s": tflop_per_s,
-        "share_of_measured_matrix_rate": tflop_per_s / rate,
-    }
-    if device.type == "cuda":
-        figures["peak_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
-    report.put("throughput", f"{name} {mode}", figures)
-
-
-def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Largest difference over largest magnitude."""
-    return float((found.cpu().double() - wanted.cpu().double()).abs().max() / wanted.abs().max().cpu())
-
-
-def median_seconds(work: Callable[[], object], device: torch.device, *, repeats: int) -> float:
-    """Median duration after two runs that are not counted."""
-
-    def timed() -> float:
-        wait(device)
-        started = time.perf_counter()
-        work()
-        wait(device)
-        return time.perf_counter() - started
-
-    timed()
-    timed()
-    return statistics.median(timed() for _ in range(repeats))
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def main() -> None:
-    """Measure. Exit code 2 where there is no GPU and none was waived."""
-    parser = argparse.ArgumentParser(prog="benchmarks/gpu.sh", description=__doc__)
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--side", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--configurations", nargs="+", default=list(CONFIGURATIONS), metavar="NAME")
-    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
-    parser.add_argument("--seconds", type=float, default=500.0, help="start nothing new after this long")
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/gpu-NAME-DATE.json")
-    options = parser.parse_args()
-    if unknown := sorted(set(options.configurations) - set(CONFIGURATIONS)):
-        parser.error(f"--configurations {unknown[0]}: known are {', '.join(CONFIGURATIONS)}")
+        Architecture("D", options.classes, options.side, options.width)
+    except ValueError as error:
+        parser.error(str(error).replace("--model.", "--"))
     if options.device == "cuda" and not torch.cuda.is_available():
-        print("error: no GPU here; try the script with --device cpu --side 32 --batch 8 --width 0.125")
-        sys.exit(2)
+        parser.error(
+            f"torch {torch.__version__} sees no CUDA GPU here. A trial without one: "
+            "benchmarks/gpu.sh --device cpu --side 32 --batch 8 --width 0.125"
+        )
+    return options
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 0 all is well, 1 something failed or differs, 2 the options cannot work."""
+    options = parse(arguments)
     device = torch.device(options.device)
+    now = datetime.now(UTC)
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    name = f"{gpu.lower().replace(' ', '-')}-{now:%Y%m%dT%H%M%SZ}.json"
+    path = options.out or Path(__file__).parent / "results" / name
+    # A kernel or a compilation that never ends: the file keeps what was measured before it.
+    signal.alarm(options.seconds + 60)
+    # Float32 means float32: in the agreement section TF32 would hide differences of 1e-3.
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    about = machine(device)
-    label = str(about.get("gpu", "cpu")).lower().replace(" ", "-")
-    out = options.out or Path("benchmarks/results") / f"gpu-{label}-{time.strftime('%Y-%m-%d')}.json"
-    report = Report(out, options.seconds)
-    settings = {"side": options.side, "batch": options.batch, "width": options.width}
-    report.found |= {"machine": about, "settings": settings}
-    ceilings(report, device, small=device.type == "cpu")
-    for name in options.configurations:
-        if report.in_time(f"numerics of {name}"):
-            numerics(report, name, device, options.side, options.width)
-    for mode in options.modes:
-        for name in options.configurations:
-            if report.in_time(f"throughput of {name}, {mode}"):
-                throughput(report, name, mode, device, options.side, options.batch, options.width)
-    print(f"written: {out}")
+    run = Run(path, options, device)
+    run.result.update(
+        format=1,
+        started=now.isoformat(timespec="seconds"),
+        options={key: value for key, value in vars(options).items() if key != "out"},
+        settings={
+            "training_precision": "bf16 autocast, float32 weights",
+            "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
+            "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "images": "noise, on the device; decoding is not part of it",
+        },
+        machine=describe(device),
+        ceilings=None,
+        agreement=[],
+        torchvision=[],
+        training=[],
+        skipped=[],
+        failed=[],
+        finished=False,
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        run.save()
+    except OSError as error:
+        print(f"gpu.sh: --out {path} cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
+    run_all(run)
+    run.result["finished"] = True
+    run.save()
+    compared = [*run.result["agreement"], *run.result["torchvision"]]
+    differing = [found["configuration"] for found in compared if not found["agrees"]]
+    print(f"{path}: {len(run.result['skipped'])} skipped, {len(run.result['failed'])} failed")
+    if differing:
+        print(f"differ from the CPU or torchvision: {', '.join(differing)}")
+    return 1 if differing or run.result["failed"] else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -1,8 +1,16 @@
 #!/usr/bin/env bash
-# Numerics and throughput of every configuration on a GPU; needs only torch (2.11 or newer) and NumPy,
-# torchvision where it is there. See benchmarks/README.md. Flags go to benchmarks/gpu.py.
+# Correctness, speed and memory of the six nets on this machine's GPU, into one JSON under benchmarks/results/.
+# Needs torch and NumPy, nothing else of the project's environment. PYTHON names the interpreter.
+#   benchmarks/gpu.sh                  the whole of it, at most ten minutes
+#   benchmarks/gpu.sh --help           what can be narrowed
+#   benchmarks/gpu.sh --device cpu --side 32 --batch 8 --width 0.125      a trial without a GPU
 set -euo pipefail
-cd "$(dirname "$0")/.."
-python=${PYTHON:-python3}
-if [ -z "${PYTHON:-}" ] && [ -x .venv/bin/python ]; then python=.venv/bin/python; fi
-exec "$python" -m benchmarks.gpu "$@"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+for python in ${PYTHON:+"$PYTHON"} .venv/bin/python python3 python; do
+    if command -v "$python" >/dev/null && "$python" -c "import numpy, torch" 2>/dev/null; then
+        exec "$python" -m benchmarks.gpu "$@"
+    fi
+done
+echo "gpu.sh: no Python with torch and NumPy found: set PYTHON, or run make setup" >&2
+exit 2

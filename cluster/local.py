@@ -122,6 +122,8 @@ def _start(
         f"--dashboard-agent-listen-port={free_port()}",
         *options,
     ]
+    # A job's driver runs with the `python` on the head's path.
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with (folder / "start.log").open("wb") as log:
         process = subprocess.Popen(
             command,
@@ -129,7 +131,7 @@ def _start(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a Ctrl-C meant for the one who started it must not reach it
-            env={**os.environ, **ENVIRONMENT, **(environment or {})},
+            env={**os.environ, **ENVIRONMENT, "PATH": path, **(environment or {})},
         )
     head_host = where[0].rpartition(":")[0]
     started = psutil.Process(process.pid).create_time()

@@ -8,6 +8,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cluster.reduce import LEAVES
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -17,6 +19,10 @@ class Layout:
     """Data-parallel workers, each on one GPU or on `cpus_per_worker` cores."""
     micro_batch: int | None = None
     """Images of one forward and backward pass on a worker. None: the worker's whole share."""
+    reduce: Literal["auto", "fixed-order", "ddp"] = "auto"
+    """fixed-order: gradients of eighths of the batch, added up along one tree, so that the result is bit for
+    bit the same on 1 to 8 workers. ddp: PyTorch's DDP, which sends gradients while others are computed. auto:
+    fixed-order on CPUs, where there is nothing to overlap, and ddp on GPUs."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto: GPUs when the cluster has one for every worker, else CPUs."""
     decode: Literal["cpu", "regions", "gpu"] = "cpu"
@@ -38,6 +44,19 @@ class Worker:
     local_rank: int
     device: torch.device
     threads: int
+
+
+def in_fixed_order(layout: Layout, worker: Worker, batch: int) -> bool:
+    """Whether gradients are added up along the fixed tree. ValueError where that was asked for in vain."""
+    possible = worker.world <= LEAVES <= batch
+    if layout.reduce == "fixed-order" and not possible:
+        raise ValueError(
+            f"--layout.reduce fixed-order takes at most {LEAVES} workers and a batch of at least {LEAVES}, "
+            f"not {worker.world} and {batch}: choose ddp"
+        )
+    if layout.reduce == "auto":
+        return possible and worker.device.type == "cpu"
+    return layout.reduce == "fixed-order"
 
 
 def data_parallel(net: nn.Module, worker: Worker, example: torch.Tensor) -> nn.Module:

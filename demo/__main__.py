@@ -138,9 +138,7 @@ def running_cluster(folder: Path, cpus: int) -> Node:
         node.stop()
     port = free_port(8265)
     console.print(f"[bold cyan]$[/] ray start --head --num-cpus={cpus} --dashboard-port={port} …")
-    # Job drivers run with the interpreter that `python` is on the head's path.
-    path = f"{Path(PYTHON).parent}:{os.environ['PATH']}"
-    node = start_head(cpus, dashboard_port=port, environment={"PATH": path})
+    node = start_head(cpus, dashboard_port=port)
     state.write_text(json.dumps({"node": asdict(node), "cpus": cpus}))
     return node
 

@@ -17,7 +17,7 @@ from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.plugin.pytorch import feed_ndarray
 
 from pipelines.draw import Augment, Draws, centre, colour_axes, draw
-from pipelines.shards import Manifest, Shards, samples, share
+from pipelines.shards import Manifest, Shards, samples
 
 Placement = Literal["cpu", "regions", "gpu"]
 """cpu: all on the CPU. regions: decoded on the CPU, resized on the GPU. gpu: decoded there too."""
@@ -201,21 +201,19 @@ class TrainLoader(Loader):
         *,
         seed: int,
         batch: int,
-        rank: int,
-        world: int,
+        rows: range,
         first_step: int,
         steps: int,
         device: torch.device,
         threads: int,
         placement: Placement = "cpu",
     ) -> None:
-        """`batch`: images of the global batch; `threads`: CPU threads that decode."""
-        mine = share(rank, world, batch)
+        """`batch`: images of the global batch, of which `rows` are this worker's; `threads`: of the CPU."""
         axes_CC = colour_axes(np.asarray(manifest.covariance_rgb))
 
         def plan() -> Iterator[Rows]:
             for step in range(first_step, first_step + steps):
-                epochs_B, images_B = samples(seed, step * batch + mine.start, len(mine), len(shards))
+                epochs_B, images_B = samples(seed, step * batch + rows.start, len(rows), len(shards))
                 sizes = shards.heights_N[images_B], shards.widths_N[images_B]
                 yield Rows(images_B, draw(seed, epochs_B, images_B, *sizes, augment, axes_CC))
 
@@ -224,7 +222,7 @@ class TrainLoader(Loader):
             manifest,
             plan(),
             side=augment.side,
-            rows=len(mine),
+            rows=len(rows),
             device=device,
             threads=threads,
             placement=placement,

@@ -148,8 +148,8 @@ def verify(root: Path, manifest: Manifest, *, progress: Callable[[int, int], Non
     """
     memory = Path(tempfile.gettempdir()) / f"vgg-verified-{os.getuid()}" / f"{manifest.digest}.json"
     known: dict[str, list[int]] = {}
-    with suppress(OSError, ValueError):  # what is forgotten is read again
-        known = json.loads(memory.read_text())
+    with suppress(OSError, ValueError, TypeError):  # what is forgotten is read again
+        known = dict(json.loads(memory.read_text()))
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     total, done = sum(shard.bytes for shard in shards), 0
 

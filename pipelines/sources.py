@@ -168,9 +168,7 @@ def tiny_imagenet_source(name: str, files: dict[str, Callable[[], bytes]], class
         if row[1] in chosen:
             rows.append(("val", f"val/images/{row[0]}", row[1], _box(file, row[2:6])))
     if missing := [key for _, key, _, _ in rows if key not in files]:
-        raise ValueError(
-            f"{name} lists {len(missing)} images that are not there, e.g. {missing[0]}: fetch it again"
-        )
+        raise ValueError(f"{name} lacks {len(missing)} images it lists, e.g. {missing[0]}: fetch it again")
 
     def items() -> Iterator[Item]:
         for split, key, label, box in rows:

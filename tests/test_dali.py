@@ -51,7 +51,7 @@ def photos(tmp_path_factory):
 
 def loader(photos, augment, **changes):
     manifest, shards, _ = photos
-    settings = {"seed": 1, "batch": 24, "rank": 0, "world": 1, "first_step": 0, "steps": 2, **CPU}
+    settings = {"seed": 1, "batch": 24, "rows": range(24), "first_step": 0, "steps": 2, **CPU}
     return TrainLoader(shards, manifest, augment, **{**settings, **changes})
 
 
@@ -101,7 +101,7 @@ def test_the_ranks_batches_are_the_rows_of_the_whole(photos, world):
         whole = list(batches)
     parts = []
     for rank in range(world):
-        with loader(photos, augment, rank=rank, world=world) as batches:
+        with loader(photos, augment, rows=share(rank, world, 24)) as batches:
             parts.append(list(batches))
     for step in range(2):
         for name in ("images_BHWC", "offset_BC", "labels_B"):
@@ -181,7 +181,7 @@ def test_real_photographs(shared_data, tmp_path):
     assert len(shards) == 48
     augment = Augment(224, 256, 512)
     photos = manifest, shards, None
-    with loader(photos, augment, batch=48, steps=1) as batches:
+    with loader(photos, augment, batch=48, rows=range(48), steps=1) as batches:
         batch = next(batches)
     epochs_B, images_B = samples(1, 0, 48, 48)
     axes = colour_axes(np.asarray(manifest.covariance_rgb))

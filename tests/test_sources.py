@@ -314,12 +314,12 @@ def test_digits_are_those_of_scikit_learn():
         image = Image.open(io.BytesIO(item.data))
         assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (32, 32))
         small = np.asarray(image.resize((8, 8), Image.Resampling.BOX).convert("L")) * (16 / 255)
-        assert np.corrcoef(small.ravel(), data.images[index].ravel())[0, 1] > 0.97
+        assert np.corrcoef(small.ravel(), data.images[index].ravel())[0, 1] > 0.95
     assert [item.data for item in items] == [item.data for item in open_source("digits").items()]
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(ValueError, match="no file or folder .*nowhere"):
+    with pytest.raises(ValueError, match=r"no file or folder .*nowhere"):
         open_source(str(tmp_path / "nowhere"))
 
 
@@ -338,14 +338,14 @@ def test_an_empty_folder(tmp_path):
 def test_an_empty_class_of_split_folders(tmp_path, empty):
     lay(tmp_path, SPLITS)
     (tmp_path / empty).resolve().mkdir(parents=True)
-    with pytest.raises(ValueError, match="class folder .* is empty"):
+    with pytest.raises(ValueError, match=r"class folder .* is empty"):
         open_source(str(tmp_path))
 
 
 def test_an_empty_class(tmp_path):
     lay(tmp_path, {"a/1.jpg": b"x"})
     (tmp_path / "b").mkdir()
-    with pytest.raises(ValueError, match="class folder .*b is empty"):
+    with pytest.raises(ValueError, match=r"class folder .*b is empty"):
         open_source(str(tmp_path))
 
 

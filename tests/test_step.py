@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from vgg.recipe import Optim
-from vgg.step import dropout_masks, make_optimizer, train_step
+from vgg.step import dropout_masks, make_optimizer, micro_batches, train_step
 
 CPU = torch.device("cpu")
 
@@ -44,8 +44,8 @@ def batch_of(rows, dtype=torch.float32):
     return images_BCHW, labels_B, masks
 
 
-def update(net, rows, micro_batch, steps=3, optim=None, dtype=torch.float32, parts=1):
-    """`steps` updates on one batch; `parts`: as if that many workers had shared it unevenly."""
+def update(net, rows, micro_batch, steps=3, optim=None, dtype=torch.float32):
+    """`steps` updates on one batch."""
     optimizer = make_optimizer(net, optim or Optim(lr=0.1))
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     images_BCHW, labels_B, masks = batch_of(rows, next(net.parameters()).dtype)
@@ -58,12 +58,12 @@ def update(net, rows, micro_batch, steps=3, optim=None, dtype=torch.float32, par
             labels_B,
             masks,
             batch=rows,
-            micro_batch=micro_batch,
+            pieces=micro_batches(0, rows, micro_batch),
             lr=0.1,
             dtype=dtype,
             scaler=scaler,
         )
-        losses.append(loss.item())
+        losses.append(loss.sum().item())
     return losses
 
 
@@ -80,7 +80,7 @@ def by_hand(net, rows, steps, lr=0.1, momentum=0.9, decay=5e-4):
             for w, g, v in zip(net.parameters(), gradients, velocity, strict=True):
                 v.mul_(momentum).add_(g + decay * w)
                 w.sub_(lr * v)
-        losses.append(loss.item())
+        losses.append(loss.sum().item())
     return losses, net
 
 

@@ -8,7 +8,7 @@
         every epoch: validate, adjust the learning rate, checkpoint, maybe stop
     validate, checkpoint, leave result.json
 
-Shapes: b rows of the global batch on this worker, F hidden units.
+Shapes: b rows of the global batch on this worker, F hidden units, L leaves of the batch.
 """
 
 import math
@@ -18,11 +18,13 @@ from pathlib import Path
 
 import torch
 
-from cluster.strategy import Worker, data_parallel, first_problem, sum_over_workers
+from cluster.reduce import LEAVES, TreeSum
+from cluster.strategy import Worker, data_parallel, first_problem, in_fixed_order, sum_over_workers
 from pipelines.dali import Batch, EvalLoader, TrainLoader, to_input
 from pipelines.draw import Augment
 from pipelines.shards import Shards, read_manifest, share, verify
 from vgg import checkpoint
+from vgg.cut import Cut
 from vgg.evaluate import score_crops
 from vgg.folder import Folder
 from vgg.initialise import starting_weights
@@ -98,8 +100,14 @@ class Training:
         forward: torch.nn.Module = self.net
         if self.recipe.train.compile:
             forward = torch.compile(self.net)  # type: ignore[assignment]  # a module again
-        example = torch.zeros(1, 3, side, side, device=device)
-        self.parallel = data_parallel(forward, self.worker, example)
+        self.tree: TreeSum | None = None
+        self.parallel = forward
+        if in_fixed_order(self.job.layout, self.worker, self.recipe.train.batch):
+            self.tree = TreeSum(self.net.parameters(), self.worker.rank, self.worker.world)
+        else:
+            example = torch.zeros(1, 3, side, side, device=device)
+            self.parallel = data_parallel(forward, self.worker, example)
+        self.cut = Cut.of(self.worker, self.recipe.train.batch, self.job.layout.micro_batch, self.tree)
 
     def run(self) -> Outcome:
         """Train to the end and leave result.json."""
@@ -121,7 +129,7 @@ class Training:
     def _steps(self) -> str | None:
         """Update until done; the problem that stopped it, if one did."""
         job, recipe, progress, worker = self.job, self.recipe, self.progress, self.worker
-        rows = share(worker.rank, worker.world, recipe.train.batch)
+        leaf_of_piece = torch.tensor(self.cut.leaf_of_piece, device=worker.device)
         pending: list[torch.Tensor] = []
         with self._train_loader() as loader:
             started, waited = time.perf_counter(), 0.0
@@ -135,25 +143,29 @@ class Training:
                 masks_bF = dropout_masks(
                     job.seed,
                     progress.step,
-                    rows,
+                    self.cut.rows,
                     self.net.hidden,
                     recipe.model.dropout,
                     device=worker.device,
                     dtype=self.dtype,
                 )
-                loss = train_step(
+                losses_piece = train_step(
                     self.parallel,
                     self.optimizer,
                     to_input(batch),
                     batch.labels_B,
                     masks_bF,
                     batch=recipe.train.batch,
-                    micro_batch=job.layout.micro_batch or len(rows),
+                    pieces=self.cut.pieces,
                     lr=lr,
                     dtype=self.dtype,
                     scaler=self.scaler,
+                    tree=self.tree,
+                    leaf_after=self.cut.leaf_after,
                 )
-                pending.append(loss)
+                # By leaf, as the gradients: the sum over workers only adds zeros to each.
+                losses_L = losses_piece.new_zeros(LEAVES).index_add_(0, leaf_of_piece, losses_piece)
+                pending.append(losses_L)
                 progress.step += 1
 
                 finished = progress.step == self.total_steps
@@ -161,7 +173,7 @@ class Training:
                 saves = epoch_ends or finished or progress.step % recipe.train.checkpoint_steps == 0
                 if not saves and progress.step % recipe.train.log_steps:
                     continue
-                losses = sum_over_workers(torch.stack(pending)).tolist()
+                losses = sum_over_workers(torch.stack(pending)).double().sum(1).float().tolist()
                 pending.clear()
                 if not all(map(math.isfinite, losses)):
                     return self._diverged(losses)
@@ -208,8 +220,7 @@ class Training:
             ),
             seed=self.job.seed,
             batch=recipe.train.batch,
-            rank=worker.rank,
-            world=worker.world,
+            rows=self.cut.rows,
             first_step=self.progress.step,
             steps=self.total_steps - self.progress.step,
             device=worker.device,

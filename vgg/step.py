@@ -4,8 +4,9 @@ Shapes: B rows of the global batch, b rows of it on this worker, C = 3, H and W 
 K classes, F units of a hidden fully connected layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,16 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vgg.recipe import Optim, Precision
+
+
+class GradientSum(Protocol):
+    """Sums gradients over workers in an order of its own; see `cluster.reduce.TreeSum`."""
+
+    def take(self, leaf: int) -> None:
+        """Take the gradients of a leaf of the batch, and clear them."""
+
+    def finish(self) -> None:
+        """Leave the sum over all leaves as the gradients."""
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -52,34 +63,45 @@ def train_step(
     masks_bF: Sequence[torch.Tensor],
     *,
     batch: int,
-    micro_batch: int,
+    pieces: Sequence[slice],
     lr: float,
     dtype: torch.dtype,
     scaler: torch.amp.GradScaler,
+    tree: GradientSum | None = None,
+    leaf_after: Mapping[int, int] | None = None,
 ) -> torch.Tensor:
-    """Update the net from this worker's rows, `micro_batch` at a time, and return their share of the loss.
+    """Update the net from this worker's rows, a piece at a time; the pieces' shares of the loss, in nats.
 
     The loss of a row is divided by the *global* `batch` and gradients are summed over workers, so that the
-    update is the exact mean over the batch however unevenly it is cut. The share, in nats, stays on the
-    device: summed over workers it is the mean loss of the batch.
+    update is the exact mean over the batch however unevenly it is cut. The shares stay on the device: summed
+    over workers and pieces they are the mean loss of the batch. With a `tree`, `leaf_after` tells after which
+    piece a leaf's gradient is complete.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
-    loss = torch.zeros((), device=images_bCHW.device)
-    for first in range(0, len(labels_b), micro_batch):
-        rows = slice(first, first + micro_batch)
-        last = first + micro_batch >= len(labels_b)
+    losses = []
+    for piece, rows in enumerate(pieces):
+        last = piece == len(pieces) - 1
         hold = net.no_sync if isinstance(net, DistributedDataParallel) and not last else nullcontext
         with hold():
             with torch.autocast(images_bCHW.device.type, dtype, enabled=dtype != torch.float32):
                 scores_bK = net(images_bCHW[rows], [mask[rows] for mask in masks_bF]).flatten(1)
-            part = F.cross_entropy(scores_bK.float(), labels_b[rows], reduction="sum") / batch
-            scaler.scale(part).backward()  # the last one sums gradients over workers
-        loss += part.detach()
+            loss = F.cross_entropy(scores_bK.float(), labels_b[rows], reduction="sum") / batch
+            scaler.scale(loss).backward()  # under DDP the last one sums gradients over workers
+        if tree is not None and leaf_after is not None and piece in leaf_after:
+            tree.take(leaf_after[piece])
+        losses.append(loss.detach())
+    if tree is not None:
+        tree.finish()
     scaler.step(optimizer)
     scaler.update()
-    return loss  # no .item(): the host never waits
+    return torch.stack(losses)  # no .item(): the host never waits
+
+
+def micro_batches(first: int, stop: int, most: int) -> list[slice]:
+    """The rows from `first` to `stop` in pieces of at most `most`."""
+    return [slice(start, min(start + most, stop)) for start in range(first, stop, most)]
 
 
 def dropout_masks(
