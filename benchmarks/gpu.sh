@@ -8,7 +8,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 for python in ${PYTHON:+"$PYTHON"} .venv/bin/python python3 python; do
-    if command -v "$python" >/dev/null && "$python" -c "import numpy, torch" 2>/dev/null; then
+    if command -v "$python" >/dev/null &&
+        "$python" -c 'import importlib.util as i, sys; sys.exit(not all(map(i.find_spec, ("numpy", "torch"))))'; then
         exec "$python" -m benchmarks.gpu "$@"
     fi
 done

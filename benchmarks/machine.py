@@ -47,7 +47,7 @@ def _nvidia_smi(properties: Any) -> dict[str, str | None]:
     """Driver, and the limits under which the clocks run."""
     # By UUID, as nvidia-smi ignores CUDA_VISIBLE_DEVICES.
     uuid = getattr(properties, "uuid", None)
-    choice = [] if uuid is None else [f"--id=GPU-{uuid}"]
+    choice = [] if uuid is None else [f"--id=GPU-{str(uuid).removeprefix('GPU-')}"]
     line = _output("nvidia-smi", *choice, f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader")
     values = line.splitlines()[0].split(", ") if line else [None] * len(SMI_FIELDS)
     found = {field.replace(".", "_"): value for field, value in zip(SMI_FIELDS, values, strict=True)}

@@ -3,6 +3,7 @@
 import io
 import tarfile
 import xml.etree.ElementTree as ET
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -42,6 +43,12 @@ def ilsvrc_source(path: Path, classes: Sequence[str]) -> Source:
     boxes = _boxes(path)
 
     def items() -> Iterator[Item]:
+        try:
+            yield from _items()
+        except tarfile.TarError as error:
+            raise ValueError(f"an archive of {path} is corrupt or cut off ({error}): fetch it again") from error
+
+    def _items() -> Iterator[Item]:
         with tarfile.open(path / TRAIN) as outer:
             for wnid in chosen:
                 with closing(_inner(outer, inner[wnid])) as tar:
@@ -107,11 +114,19 @@ def _boxes(path: Path) -> dict[str, list[list[float]]]:
     """Stem of the image's name -> its boxes, from every annotation archive in the folder."""
     boxes: dict[str, list[list[float]]] = {}
     for archive_path in sorted([*path.glob("ILSVRC2012_bbox_*.tar.gz"), *path.glob("ILSVRC2012_bbox_*.tgz")]):
-        with tarfile.open(archive_path) as archive:
-            for member in archive:
-                stream = archive.extractfile(member) if member.name.endswith(".xml") else None
-                if stream is None:
-                    continue
+        try:
+            boxes |= _boxes_of(archive_path)
+        except (tarfile.TarError, EOFError, OSError, zlib.error, ET.ParseError, ValueError) as error:
+            raise ValueError(f"{archive_path} is corrupt or cut off ({error}): fetch it again") from error
+    return boxes
+
+
+def _boxes_of(file: Path) -> dict[str, list[list[float]]]:
+    boxes = {}
+    with tarfile.open(file) as archive:
+        for member in archive:
+            stream = archive.extractfile(member) if member.name.endswith(".xml") else None
+            if stream is not None:
                 root = ET.fromstring(stream.read())
                 boxes[Path(member.name).stem] = [
                     [float(box.findtext(edge, "nan")) for edge in ("xmin", "ymin", "xmax", "ymax")]

@@ -23,9 +23,9 @@ def flat(colour, size=(40, 30)):
 
 @pytest.fixture
 def packed(tmp_path):
-    """Classes of one colour each: 4 training images a class, 60 of red in validation, one file set aside."""
+    """Classes of one colour each: 4 training images a class, 60 of blue in validation, one file set aside."""
     files = {f"train/{name}/{i}.png": flat(c) for name, c in COLOURS.items() for i in range(4)}
-    files |= {f"val/red/{i}.png": flat(COLOURS["red"], (50, 25 + i)) for i in range(60)}
+    files |= {f"val/blue/{i}.png": flat(COLOURS["blue"], (50, 25 + i)) for i in range(60)}
     source = lay(tmp_path / "source", files | {"train/red/[bold].png": b"broken"})
     pack(Pack(str(source), tmp_path / "out", workers=1))
     return tmp_path / "out"
@@ -48,8 +48,8 @@ def test_tables(packed):
     assert cells(text, "train")[6:] == ["30", "40"]
     assert cells(text, "val")[1:5] == ["60", "1", "0 to 60", "1"]
     assert cells(text, "val")[6:] == ["25 to 84", "50"]
-    assert cells(text, "0") == ["0", "blue", "blue", "4", "0"]
-    assert cells(text, "2") == ["2", "red", "red", "4", "60"]
+    assert cells(text, "0") == ["0", "blue", "blue", "4", "60"]
+    assert cells(text, "2") == ["2", "red", "red", "4", "0"]
     colours_KC = np.array(list(COLOURS.values()))
     wanted = ", ".join(f"{value:.1f}" for value in colours_KC.mean(0))
     assert f"mean RGB {wanted}, standard deviation" in text

@@ -2,6 +2,7 @@
 
 import json
 import os
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,10 @@ class Folder:
 
     def child(self, name: str) -> "Folder":
         """The folder of this name below this one."""
-        return Folder(f"{self.uri}/{name}")
+        base, mark, query = self.uri.partition("?")  # an object store's options follow the path
+        child = copy(self)
+        child.uri, child.path = f"{base}/{name}{mark}{query}", f"{self.path}/{name}"
+        return child
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""

@@ -82,6 +82,8 @@ class Training:
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = not self.recipe.train.deterministic
             torch.use_deterministic_algorithms(self.recipe.train.deterministic)
+            # fp32 means IEEE arithmetic, not ten bits of it.
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         self.net.to(device).to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.net, self.recipe.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)

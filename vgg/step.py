@@ -127,5 +127,7 @@ def dropout_masks(
         words = philox.advance(rows.start * blocks).random_raw(len(rows) * blocks * 4)
         bytes_bF = words.view(np.uint8).reshape(len(rows), blocks * 32)[:, :width]
         keep_bF = torch.from_numpy(bytes_bF >= threshold)
+        if device.type == "cuda":
+            keep_bF = keep_bF.pin_memory()  # else the host would wait for the copy
         masks.append(keep_bF.to(device, non_blocking=True).to(dtype) * (256 / (256 - threshold)))
     return masks
