@@ -11,6 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 MAX_PIXELS = 200_000_000
 """Larger images are set aside: decoded they would take more than 0.6 GB."""
 
+JPEG = ("JPEG", "MPO")
+"""MPO, a phone's JPEG with a preview behind it, reads as JPEG anywhere."""
 BLOCK = 2**16  # pixels that are summed at once
 
 _ORIENTATION = 0x0112  # EXIF tag
@@ -53,15 +55,15 @@ def decode(data: bytes) -> Decoded | str:
             if image.width * image.height > MAX_PIXELS:
                 return f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}"
             image.load()
-            rotated = image.getexif().get(_ORIENTATION, 1) != 1
-            as_it_is = (image.format == "JPEG" and _sound_header(data)) or (
+            rotated = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+            as_it_is = (image.format in JPEG and _sound_header(data)) or (
                 image.format == "PNG" and image.mode in ("RGB", "L") and "icc_profile" not in image.info
             )
             upright = ImageOps.exif_transpose(image) if rotated else image
             rgb = _to_rgb(upright)
             if rotated or not as_it_is:
                 file = io.BytesIO()
-                kind = "JPEG" if image.format == "JPEG" else "PNG"
+                kind = "JPEG" if image.format in JPEG else "PNG"
                 rgb.save(file, kind, quality=95)
                 data = file.getvalue()
     except UnidentifiedImageError:  # its own text holds an address in memory

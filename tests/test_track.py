@@ -1,12 +1,15 @@
 """Tracking against a real MLflow server, which goes away at the start, in the middle and at the end."""
 
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-import mlflow
+import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -15,7 +18,9 @@ from tests.conftest import ROOT
 from tests.mlflow_server import MLflowServer
 from vgg.initialise import initialise
 from vgg.model import VGG, Architecture
-from vgg.track import RunInfo, Tracker
+from vgg.sender import RunInfo, Sender
+from vgg.spool import Spool
+from vgg.track import Tracker, main
 
 DELIVERY_SECONDS = 60
 
@@ -49,6 +54,18 @@ def run_of(server, info):
     return client, run
 
 
+def deliver_again(folder, server):
+    """As if nothing had been remembered of what was delivered."""
+    spool = Spool(folder)
+    assert spool.claim()
+    spool.delivered(0)
+    spool.release()
+    sender = Sender(Spool(folder), server.url)
+    sender.finish.set()
+    sender.run(DELIVERY_SECONDS)
+    assert sender.done
+
+
 def points(client, run, key):
     return [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, key)]
 
@@ -77,42 +94,47 @@ def test_everything_arrives(server, info, tmp_path):
     assert tracker.sender.url == f"{server.url}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
-def test_a_server_that_is_killed_and_comes_back_gets_every_point_once(server, info, tmp_path):
-    tracker = Tracker(tmp_path, server.url, info)
-    slowest = 0.0
-    for step in range(300):
+def test_a_server_that_goes_away_in_the_middle_at_the_start_and_at_the_end(server, info, tmp_path):
+    """One outage: `middle` goes on through it, `start` begins in it and `end` begins and ends in it."""
+    infos = {name: replace(info, uid=f"{info.uid}-{name}") for name in ("middle", "start", "end")}
+    trackers = {"middle": Tracker(tmp_path / "middle", server.url, infos["middle"])}
+    for step in range(1000):
         if step == 50:
             server.kill()
-        began = time.perf_counter()
-        tracker.metrics(step, {"train/loss": float(step)})
-        slowest = max(slowest, time.perf_counter() - began)
-        time.sleep(0.01)
-    server.start()
-    assert tracker.close("FINISHED", DELIVERY_SECONDS)
-    client, run = run_of(server, info)
-    assert points(client, run, "train/loss") == [(step, float(step)) for step in range(300)]
-    assert slowest < 0.5, "the caller was held while the server was away"
-
-
-def test_a_server_that_is_away_leaves_a_spool_that_is_delivered_later(server, info, tmp_path):
-    server.kill()
+            began = time.monotonic()
+        trackers["middle"].metrics(step, {"train/loss": float(step)})
     try:
-        tracker = Tracker(tmp_path, server.url, info)
-        for step in range(20):
-            tracker.metrics(step, {"train/loss": float(step)})
-        tracker.text("notes.txt", "kept")
+        for name in ("start", "end"):
+            trackers[name] = Tracker(tmp_path / name, server.url, infos[name])
+            for step in range(1000):
+                trackers[name].metrics(step, {"train/loss": float(step)})
+            trackers[name].text("notes.txt", "kept")
+        assert time.monotonic() - began < 5, "the caller was held while the server was away"
         began = time.monotonic()
-        assert not tracker.close("FINISHED", 2)
-        assert time.monotonic() - began < 10
+        assert not trackers["end"].close("FINISHED", 2)
+        assert time.monotonic() - began < 4
     finally:
         server.start()
-    command = [sys.executable, "-m", "vgg.track", str(tmp_path), "--uri", server.url]
+    assert trackers["middle"].close("FINISHED", DELIVERY_SECONDS)
+    assert trackers["start"].close("FINISHED", DELIVERY_SECONDS)
+    command = [sys.executable, "-m", "vgg.track", str(tmp_path / "end"), "--uri", server.url]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    client, run = run_of(server, info)
-    assert points(client, run, "train/loss") == [(step, float(step)) for step in range(20)]
-    assert run.info.status == "FINISHED"
-    assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["notes.txt"]
+    for name in trackers:
+        client, run = run_of(server, infos[name])
+        assert points(client, run, "train/loss") == [(step, float(step)) for step in range(1000)]
+        assert run.info.status == "FINISHED"
+        assert name == "middle" or [f.path for f in client.list_artifacts(run.info.run_id)] == ["notes.txt"]
+
+
+def test_a_server_that_takes_calls_and_never_answers_does_not_hold_the_end_up(info, tmp_path):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        tracker = Tracker(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}", info)
+        began = time.monotonic()
+        assert not tracker.close("FINISHED", 1)
+        assert time.monotonic() - began < 3
 
 
 @pytest.mark.parametrize("spool", ["kept", "lost"])
@@ -134,42 +156,126 @@ def test_a_training_taken_up_again_stays_one_run_without_doubles(server, info, t
     assert run.info.status == "FINISHED"
 
 
-def test_what_the_server_refuses_does_not_hold_up_the_rest(server, info, tmp_path, capsys):
+def test_a_training_that_is_killed_and_taken_up_again_loses_nothing(server, info, tmp_path):
+    """Killed while it wrote: half a line is left, and a claim on the spool that the system lifts."""
+    program = (
+        "import json, os, signal, sys; from pathlib import Path\n"
+        "from vgg.sender import RunInfo; from vgg.track import Tracker\n"
+        "info = RunInfo(**json.loads(sys.argv[3]))\n"
+        "tracker = Tracker(Path(sys.argv[1]), sys.argv[2], info)\n"
+        "for step in range(100): tracker.metrics(step, {'train/loss': float(step)})\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path), server.url, json.dumps(asdict(info))]
+    killed = subprocess.run(command, cwd=ROOT, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('{"kind": "metrics", "step": 100, "ti')
     tracker = Tracker(tmp_path, server.url, info)
-    tracker.tags({"bad\nkey": "x"})
-    tracker.metrics(1, {"train/loss": 1.0})
+    for step in range(90, 120):
+        tracker.metrics(step, {"train/loss": float(step)})
     assert tracker.close("FINISHED", DELIVERY_SECONDS)
     client, run = run_of(server, info)
-    assert points(client, run, "train/loss") == [(1, 1.0)]
-    assert "the server refused a tags" in capsys.readouterr().err
+    assert points(client, run, "train/loss") == [(step, float(step)) for step in range(120)]
     (kept,) = (tmp_path / "rejected.jsonl").read_text().splitlines()
-    assert json.loads(kept)["what"] == "a tags"
+    assert json.loads(kept)["event"]["line"].startswith('{"kind": "metrics", "step": 100, "ti')
 
 
-def test_the_best_net_comes_back_from_the_server(server, info, tmp_path, monkeypatch):
+def test_what_the_server_refuses_is_kept_and_holds_nothing_up(server, info, tmp_path, capsys):
+    tracker = Tracker(tmp_path, server.url, info)
+    tracker.tags({"bad\nkey": "x"})
+    for step in range(20):
+        tracker.metrics(step, {"train/loss": float(step), **({"bad\nkey": 7.0} if step == 13 else {})})
+    assert tracker.close("FINISHED", DELIVERY_SECONDS)
+    client, run = run_of(server, info)
+    assert points(client, run, "train/loss") == [(step, float(step)) for step in range(20)]
+    assert "not taken: tags" in capsys.readouterr().err
+    tags, point = [json.loads(line)["event"] for line in (tmp_path / "rejected.jsonl").open()]
+    assert tags["values"] == {"bad\nkey": "x"}
+    assert (point["step"], point["values"]) == (13, {"bad\nkey": 7.0})
+
+
+def test_a_run_that_cannot_be_made_is_not_called_delivered(server, info, tmp_path, capsys):
+    client = MlflowClient(server.url)
+    client.delete_experiment(client.create_experiment("deleted"))
+    tracker = Tracker(tmp_path, server.url, replace(info, experiment="deleted"))
+    assert not tracker.close("FINISHED", 5)
+    assert "it refuses the run" in capsys.readouterr().err
+
+
+def test_a_server_that_forgot_the_run_is_told_all_again(server, info, tmp_path):
+    first = Tracker(tmp_path, server.url, info)
+    first.metrics(1, {"train/loss": 1.0})
+    assert first.close("FAILED", DELIVERY_SECONDS)
+    client, run = run_of(server, info)
+    client.delete_run(run.info.run_id)
+    second = Tracker(tmp_path, server.url, info)
+    second.metrics(2, {"train/loss": 2.0})
+    assert second.close("FINISHED", DELIVERY_SECONDS)
+    client, run = run_of(server, info)
+    assert points(client, run, "train/loss") == [(1, 1.0), (2, 2.0)]
+
+
+def test_one_delivers_at_a_time(tmp_path):
+    first, second = Spool(tmp_path), Spool(tmp_path)
+    assert first.claim()
+    assert not second.claim()
+    first.release()
+    assert second.claim()
+
+
+def test_the_best_net_comes_back_from_the_server(server, info, tmp_path):
     architecture = Architecture("A", classes=10, side=32, width=0.125)
     net = VGG(architecture)
     initialise(net, "glorot", 0)
     tracker = Tracker(tmp_path, server.url, info)
+    for step in (6, 7):
+        tracker.metrics(step, {"val/top1_accuracy": step / 14})
     tracker.model(architecture, net.state_dict(), 7, {"val/top1_accuracy": 0.5})
     assert tracker.close("FINISHED", DELIVERY_SECONDS)
-    _, run = run_of(server, info)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
-    mlflow.set_tracking_uri(server.url)
-    (logged,) = mlflow.search_logged_models([run.info.experiment_id], output_format="list")
+    deliver_again(tmp_path, server)
+    client, run = run_of(server, info)
+    assert run.info.status == "FINISHED"
+    assert points(client, run, "val/top1_accuracy") == [(6, 6 / 14), (7, 0.5)]
+    (logged,) = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
     assert logged.name == "best"
-    assert logged.source_run_id == run.info.run_id
-    assert {m.key: (m.value, m.step) for m in logged.metrics} == {"val/top1_accuracy": (0.5, 7)}
+    assert [(m.model_id, m.step) for m in run.outputs.model_outputs] == [(logged.model_id, 7)]
+    (point,) = logged.metrics
+    assert (point.key, point.value, point.step) == ("val/top1_accuracy", 0.5, 7)
+    assert (point.dataset_name, point.dataset_digest) == ("digits", "d" * 36)
     images_BCHW = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    found = mlflow.pytorch.load_model(f"models:/{logged.model_id}")
+    np.save(tmp_path / "images.npy", images_BCHW.numpy())
+    program = (
+        "import mlflow, numpy as np, sys, torch\n"
+        "net = mlflow.pytorch.load_model(sys.argv[1])\n"
+        "shape = mlflow.models.get_model_info(sys.argv[1]).signature.inputs.inputs[0].shape\n"
+        "assert shape == (-1, 3, 32, 32), shape\n"
+        "with torch.no_grad(): np.save('scores.npy', net(torch.from_numpy(np.load('images.npy'))))\n"
+    )
+    subprocess.run(  # where this project is not installed
+        [sys.executable, "-c", program, f"models:/{logged.model_id}"],
+        cwd=tmp_path,
+        env={**os.environ, "MLFLOW_TRACKING_URI": server.url, "PYTHONPATH": ""},
+        timeout=120,
+        check=True,
+    )
     with torch.no_grad():
-        torch.testing.assert_close(found(images_BCHW), net(images_BCHW))
-    signature = mlflow.models.get_model_info(f"models:/{logged.model_id}").signature
-    assert signature.inputs.inputs[0].shape == (-1, 3, 32, 32)
+        torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "scores.npy")), net(images_BCHW))
 
 
-def test_a_folder_that_is_no_spool(tmp_path):
-    command = [sys.executable, "-m", "vgg.track", str(tmp_path), "--uri", "http://127.0.0.1:9"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert "is not a spool" in done.stderr
+def test_a_folder_that_is_no_spool(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["vgg.track", str(tmp_path), "--uri", "http://127.0.0.1:9"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "is not a spool" in capsys.readouterr().err
+
+
+def test_a_server_that_stays_away_is_given_up(info, tmp_path, monkeypatch, capsys):
+    Tracker(tmp_path, "http://127.0.0.1:9", info).close("FINISHED", 0)
+    arguments = [str(tmp_path), "--uri", "http://127.0.0.1:9", "--patience-seconds", "0"]
+    monkeypatch.setattr(sys, "argv", ["vgg.track", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    assert "gave up" in capsys.readouterr().err

@@ -24,7 +24,7 @@ def environment(head: Node) -> dict[str, str]:
     return {**env, "RAY_ADDRESS": head.address}
 
 
-def run(command: list[str], env: dict[str, str], seconds: float = 240) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], env: dict[str, str], seconds: float = 600) -> subprocess.CompletedProcess[str]:
     """Run to the end; output and errors together."""
     return subprocess.run(
         command,

@@ -15,7 +15,8 @@ from pipelines.dali import Batch, EvalLoader
 from vgg import checkpoint, pictures
 from vgg.evaluate import Scores
 from vgg.recipe import RECIPES, difference, flatten
-from vgg.track import RunInfo, Tracker
+from vgg.sender import RunInfo
+from vgg.track import Tracker
 
 if TYPE_CHECKING:
     from vgg.loop import Training
