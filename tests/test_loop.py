@@ -147,6 +147,8 @@ def test_early_stopping(workers, digits, tmp_path):
     found = workers.run(1, job(digits, tmp_path, recipe)).result
     assert [v["step"] for v in found["validations"]] == [6, 12]  # epochs of 1433 images at 256 a step
     assert found["steps"] == 12
+    again = workers.run(1, job(digits, tmp_path, recipe)).result
+    assert again["weights_sha256"] == found["weights_sha256"], "it had ended"
 
 
 def test_one_worker_with_a_problem_stops_all(workers, digits, tmp_path):

@@ -49,6 +49,7 @@ def test_typo_in_a_flag_gets_a_suggestion(call):
         (["--train.steps", "0"], "--train.steps"),
         (["--model.dropout", "1"], "--model.dropout"),
         (["--layout.workers", "257"], "--layout.workers must be from 1 to the batch of 256"),
+        (["--layout.workers", "9", "--layout.reduce", "fixed-order"], "--layout.reduce must be ddp"),
         (["--layout.micro-batch", "0"], "--layout.micro-batch"),
         (["--seed", "-1"], "--seed -1"),
         (["--model.initialisation", "shallower"], "needs --model.start-from"),

@@ -135,7 +135,7 @@ class Training:
         pending: list[torch.Tensor] = []
         with self._train_loader() as loader:
             started, waited = time.perf_counter(), 0.0
-            while progress.step < self.total_steps:
+            while progress.step < self.total_steps and not exhausted(progress.plateau, recipe.schedule):
                 asked = time.perf_counter()
                 batch = next(loader)
                 waited += time.perf_counter() - asked
@@ -185,8 +185,6 @@ class Training:
                 if saves:
                     improved = (epoch_ends or finished) and self._validate(lr, counts=epoch_ends)
                     self._save(best=improved)
-                if exhausted(progress.plateau, recipe.schedule):
-                    break
                 started, waited = time.perf_counter(), 0.0
         return None
 

@@ -19,6 +19,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from cluster.reduce import LEAVES
 from cluster.strategy import Layout
 from pipelines.shards import Manifest, read_manifest
 from vgg import checkpoint
@@ -181,6 +182,11 @@ def print_plan(run: Run, manifest: Manifest | None) -> None:
 
 def _check_layout(layout: Layout, batch: int) -> None:
     rules: list[tuple[bool, str, Any]] = [
+        (
+            layout.reduce != "fixed-order" or layout.workers <= LEAVES <= batch,
+            "--layout.reduce",
+            f"ddp for more than {LEAVES} workers or a batch of fewer than {LEAVES}",
+        ),
         (1 <= layout.workers <= batch, "--layout.workers", f"from 1 to the batch of {batch}"),
         (
             layout.micro_batch is None or layout.micro_batch >= 1,
