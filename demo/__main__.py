@@ -76,7 +76,8 @@ def demo(options: Demo, folder: Path) -> None:
     number = len(list((folder / "runs").glob("*"))) + 1
     out = folder / "runs" / f"{options.recipe}-{number}"
     submit(options, cluster, tracking, data, out)
-    run([PYTHON, "-m", "vgg.evaluate", str(out), "--data", str(data)])
+    test = ["--data", str(data), "--protocols", "single-crop", "dense", "--track", tracking]
+    run([PYTHON, "-m", "vgg.evaluate", str(out), *test], RAY_ADDRESS=cluster.address)
     result = json.loads((out / "result.json").read_text())
     best = result["best"]
     console.print(
@@ -118,10 +119,10 @@ def submit(options: Demo, cluster: Node, tracking: str, data: Path, out: Path) -
         sys.exit(130)
 
 
-def run(command: list[str]) -> None:
-    """Show a command and run it. StepFailed where it fails."""
+def run(command: list[str], **variables: str) -> None:
+    """Show a command and run it, with these environment variables. StepFailed where it fails."""
     console.print(f"[bold cyan]$[/] {shlex.join(command)}", markup=True)
-    environment = {**os.environ, "PATH": f"{Path(PYTHON).parent}:{os.environ['PATH']}"}
+    environment = {**os.environ, **variables, "PATH": f"{Path(PYTHON).parent}:{os.environ['PATH']}"}
     code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
     if code != 0:
         raise StepFailed(f"{shlex.join(command)} ended with exit code {code}; what it said is above")

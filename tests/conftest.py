@@ -9,6 +9,7 @@ import pytest
 
 from cluster.local import LocalCluster
 from pipelines.pack import Pack, pack
+from tests.mlflow_server import MLflowServer
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_namespaces = pytest.mark.skipif(
@@ -31,6 +32,13 @@ def ray_cluster() -> Iterator[LocalCluster]:
     """A real one-node cluster that all distributed tests share: worker start-up is what they wait for."""
     with LocalCluster(cpus=4) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory) -> Iterator[MLflowServer]:
+    """A real MLflow server; a test that kills it starts it again."""
+    with MLflowServer(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -6,24 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from pipelines.dali import EvalLoader, TrainLoader, to_input
 from pipelines.draw import Augment, centre, colour_axes, draw
 from pipelines.pack import Pack, pack
 from pipelines.shards import Shards, read_manifest, samples, share
 from tests import reference
+from tests.photos import picture
 
 CPU = {"device": torch.device("cpu"), "threads": 1}
-
-
-def picture(height, width, mode="RGB", seed=0):
-    """Smooth colours with sharp edges, and some noise."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8)).resize((width, height), 2)
-    pixels = np.asarray(coarse).astype(float) + rng.normal(0, 6, (height, width, 3))
-    pixels[height // 3 : height // 2, width // 4 : width // 2] = (250, 20, 30)
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).convert(mode)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -15,10 +20,13 @@ import torch
 from mlflow import MlflowClient
 
 from tests.conftest import ROOT
-from tests.mlflow_server import MLflowServer
+from vgg.checkpoint import weights_sha256
 from vgg.initialise import initialise
 from vgg.model import VGG, Architecture
-from vgg.sender import RunInfo, Sender
+from vgg.nets import about_net, open_net
+from vgg.recipe import RECIPES
+from vgg.records import RunInfo
+from vgg.sender import Sender
 from vgg.spool import Spool
 from vgg.track import Tracker, main
 
@@ -26,9 +34,8 @@ DELIVERY_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with MLflowServer(tmp_path_factory.mktemp("mlflow")) as running:
-        yield running
+def server(mlflow_server):
+    return mlflow_server
 
 
 @pytest.fixture
@@ -42,6 +49,8 @@ def info(request):
         data_name="digits",
         data_digest="d" * 64,
         data_source="/data/digits",
+        data_context="training",
+        started=1_700_000_000_000,
     )
 
 
@@ -82,7 +91,7 @@ def test_everything_arrives(server, info, tmp_path):
     assert tracker.close("FINISHED", DELIVERY_SECONDS)
     client, run = run_of(server, info)
     assert points(client, run, "train/loss") == [(step, 1 / step) for step in range(1, 1501)]
-    assert run.info.status == "FINISHED"
+    assert (run.info.status, run.info.start_time) == ("FINISHED", 1_700_000_000_000)
     assert run.data.params["optim.lr"] == "0.01"
     assert run.data.params["long"] == "x" * 6000
     assert (run.data.tags["kind"], run.data.tags["more"]) == ("train", "yes")
@@ -156,11 +165,78 @@ def test_a_training_taken_up_again_stays_one_run_without_doubles(server, info, t
     assert run.info.status == "FINISHED"
 
 
+def test_a_tag_longer_than_mlflow_takes_is_cut(server, info, tmp_path):
+    """The many parameters of another recipe, told as one tag."""
+    for uri_folder, letter in (("first", "x"), ("second", "y")):
+        params = {f"setting{i}": letter * 3000 for i in range(5)}
+        tracker = Tracker(tmp_path / uri_folder, server.url, replace(info, params=params))
+        assert tracker.close("FINISHED", DELIVERY_SECONDS)
+    _, run = run_of(server, info)
+    assert run.data.tags["resumed.params"].startswith("setting0=yyy")
+    assert not (tmp_path / "second" / "rejected.jsonl").exists()
+
+
+def test_a_slow_store_is_waited_for(server, info, tmp_path):
+    """An answer to an upload may take longer than any other answer: the time limit there is one second."""
+    Tracker(tmp_path, "http://127.0.0.1:9", info).close("FINISHED", 0)
+    spool = Spool(tmp_path)
+    file = spool.new_file(".txt")
+    file.write_text("large")
+    spool.append({"kind": "artifact", "path": "notes.txt", "file": file.name})
+    with slow_uploads(server.url, seconds=3) as uri:
+        command = [sys.executable, "-m", "vgg.track", str(tmp_path), "--uri", uri, "--patience-seconds", "5"]
+        env = {**os.environ, "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}
+        done = subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    client, run = run_of(server, info)
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["notes.txt"]
+
+
+@contextmanager
+def slow_uploads(upstream, seconds):
+    """A proxy before the server that answers every upload so much later."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        def forward(self):
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {key: value for key, value in self.headers.items() if key.lower() != "host"}
+            request = urllib.request.Request(upstream + self.path, body or None, headers, method=self.command)
+            try:
+                answer = urllib.request.urlopen(request, timeout=30)
+            except urllib.error.HTTPError as error:
+                answer = error
+            content = answer.read()
+            if self.command == "PUT":
+                time.sleep(seconds)
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_PATCH = forward
+
+        def log_message(self, *_):
+            pass
+
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    thread = threading.Thread(target=proxy.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{proxy.server_port}"
+    finally:
+        proxy.shutdown()
+        thread.join()
+        proxy.server_close()
+
+
 def test_a_training_that_is_killed_and_taken_up_again_loses_nothing(server, info, tmp_path):
     """Killed while it wrote: half a line is left, and a claim on the spool that the system lifts."""
     program = (
         "import json, os, signal, sys; from pathlib import Path\n"
-        "from vgg.sender import RunInfo; from vgg.track import Tracker\n"
+        "from vgg.records import RunInfo; from vgg.track import Tracker\n"
         "info = RunInfo(**json.loads(sys.argv[3]))\n"
         "tracker = Tracker(Path(sys.argv[1]), sys.argv[2], info)\n"
         "for step in range(100): tracker.metrics(step, {'train/loss': float(step)})\n"
@@ -224,14 +300,24 @@ def test_one_delivers_at_a_time(tmp_path):
     assert second.claim()
 
 
-def test_the_best_net_comes_back_from_the_server(server, info, tmp_path):
+def test_the_best_net_comes_back_from_the_server(server, info, tmp_path, monkeypatch):
     architecture = Architecture("A", classes=10, side=32, width=0.125)
     net = VGG(architecture)
     initialise(net, "glorot", 0)
     tracker = Tracker(tmp_path, server.url, info)
     for step in (6, 7):
         tracker.metrics(step, {"val/top1_accuracy": step / 14})
-    tracker.model(architecture, net.state_dict(), 7, {"val/top1_accuracy": 0.5})
+    recipe = asdict(RECIPES["digits"][1])
+    recipe["model"]["width"] = 0.125
+    names = [f"digit {k}" for k in range(10)]
+    about = {
+        "recipe": recipe,
+        "recipe_name": "digits",
+        "seed": 3,
+        "classes": names,
+        "mean_rgb": [1.0, 2.0, 3.0],
+    }
+    tracker.model(net.state_dict(), about_net(architecture, about), 7, {"val/top1_accuracy": 0.5})
     assert tracker.close("FINISHED", DELIVERY_SECONDS)
     deliver_again(tmp_path, server)
     client, run = run_of(server, info)
@@ -261,6 +347,13 @@ def test_the_best_net_comes_back_from_the_server(server, info, tmp_path):
     )
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "scores.npy")), net(images_BCHW))
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    for reference in (f"runs:/{run.info.run_id}", f"models:/{logged.model_id}"):
+        found = open_net(reference)
+        assert (found.architecture, found.seed, found.class_names) == (architecture, 3, tuple(names))
+        assert (found.mean_rgb, found.recipe) == ((1.0, 2.0, 3.0), "digits (overridden)")
+        assert found.weights_sha256 == weights_sha256(net.state_dict())
 
 
 def test_a_folder_that_is_no_spool(tmp_path, monkeypatch, capsys):

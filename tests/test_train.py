@@ -1,5 +1,6 @@
 """The real entry point on real clusters: submitted, refused, killed and resumed, on two nodes."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -101,13 +102,17 @@ def test_two_nodes_with_their_own_addresses(digits, submitted, tmp_path):
     )
 
 
-def test_evaluate_scores_the_best_checkpoint(digits, submitted):
+def test_evaluate_scores_the_best_checkpoint(ray_cluster, digits, submitted):
+    """As a job too, and to the image what the training counted."""
     out = submitted[1]
-    command = [sys.executable, "-m", "vgg.evaluate", str(out), f"--data={digits}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    best = training.result(out)["best"]
-    assert f"top-1 error {1 - best['top1']:.2%}" in done.stdout, done.stderr
-    assert "on 364 images" in done.stdout
+    done = submit(ray_cluster, "python", "-m", "vgg.evaluate", str(out), f"--data={digits}", "--scales=32")
+    assert done.returncode == 0, done.stdout
+    (file,) = out.glob("evaluations/*/single-crop-32/result.json")
+    found, best = json.loads(file.read_text()), training.result(out)["best"]
+    assert found["images"] == best["seen"] == 364
+    assert found["top1_wrong"] == round(364 * (1 - best["top1"]))
+    assert found["top5_wrong"] == round(364 * (1 - best["top5"]))
+    assert f"{found['top1_error']:.2f}" in done.stdout
 
 
 def test_evaluate_refuses_other_classes(digits, submitted, tmp_path):

@@ -1,136 +1,182 @@
-"""Scores a net on a split: every image once, and the divisor is the number seen.
+"""Test nets as the paper does: `python -m vgg.evaluate NET… --data FOLDER --protocols dense both`.
 
-    python -m vgg.evaluate RUN_OR_CHECKPOINT --data FOLDER
+    open the nets, derive the scales
+    score what is not saved yet, in blocks of images, on the workers of the cluster
+    every test: the mean of its parts' posteriors, its errors, result.json, a run in MLflow
 
-scores the centre crop of every validation image.
-
-Shapes: B images of a batch, K classes, k the best of them that count as a top-5 hit.
+The same command again takes up where the last one stopped. Tests that share a part (dense and both, one scale
+and several) share its posteriors too.
 """
 
 import os
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
-import torch
-import torch.nn.functional as F
 import tyro
 from rich.console import Console
-from torch import nn
+from rich.table import Table
 
-from cluster.strategy import sum_over_workers
-from pipelines.dali import Batch, EvalLoader, to_input
-from pipelines.shards import Shards, read_manifest, verify
-from vgg import checkpoint
-from vgg.model import VGG, Architecture
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Counts over every image seen, by all workers."""
-
-    seen: int
-    top1: int
-    """Images whose best-scored class is the true one."""
-    top5: int
-    """Images whose true class is among the five best (all of them where there are fewer)."""
-    loss: float
-    """Mean cross-entropy in nats."""
-    confusion_KK: torch.Tensor
-    """Images by true class (row) and best-scored class (column), int64, on the CPU."""
-
-    @property
-    def top1_accuracy(self) -> float:
-        """Share of images whose best-scored class is the true one."""
-        return self.top1 / self.seen
-
-    @property
-    def top5_accuracy(self) -> float:
-        """Share of images whose true class is among the five best."""
-        return self.top5 / self.seen
-
-
-@torch.no_grad()
-def score_crops(
-    net: nn.Module,
-    batches: Iterable[Batch],
-    *,
-    classes: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Scores:
-    """Score one crop an image; `batches` are this worker's share, the counts everybody's."""
-    counts = torch.zeros(3, dtype=torch.int64, device=device)  # seen, top 1, top 5
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    confusion_KK = torch.zeros(classes, classes, dtype=torch.int64, device=device)
-    for batch in batches:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            scores_BK = net(to_input(batch)).flatten(1)
-        scores_BK, labels_B = scores_BK.float(), batch.labels_B
-        hits_Bk = scores_BK.topk(min(5, classes)).indices == labels_B[:, None]
-        counts += torch.stack([torch.tensor(len(labels_B), device=device), hits_Bk[:, 0].sum(), hits_Bk.sum()])
-        loss += F.cross_entropy(scores_BK, labels_B, reduction="sum")
-        pairs = labels_B * classes + scores_BK.argmax(1)
-        confusion_KK += torch.bincount(pairs, minlength=classes**2).view(classes, classes)
-    seen, top1, top5 = sum_over_workers(counts).tolist()
-    mean_loss = sum_over_workers(loss).item() / max(seen, 1)
-    return Scores(seen, top1, top5, mean_loss, sum_over_workers(confusion_KK).cpu())
+from cluster.strategy import Layout
+from pipelines.shards import Manifest, read_manifest
+from vgg import posteriors
+from vgg.folder import Folder
+from vgg.nets import Net, open_net
+from vgg.parts import score_parts
+from vgg.posteriors import About, Member
+from vgg.protocol import GRID, Average, Part, Protocol, Test, derived_scales
+from vgg.publish import Published, publish
+from vgg.recipe import Precision
+from vgg.scoring import Scoring
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Score the centre crop of every image of a split."""
+    """Test nets by the paper's protocols (sections 3.2 and 4)."""
 
-    checkpoint: tyro.conf.Positional[str]
-    """Run folder, of which the best checkpoint is taken, or a checkpoint's folder."""
-    data: Path
-    """Folder of the packed data set."""
+    nets: tyro.conf.Positional[tuple[str, ...]]
+    """A run's folder (its best checkpoint is taken), a checkpoint's, runs:/RUN or models:/MODEL of MLflow, or a
+    weights file of torchvision's vgg11, vgg13, vgg16 or vgg19."""
+    data: str
+    """Folder of the packed data set, the same on every node."""
+    protocols: tuple[Protocol, ...] = ("single-crop",)
+    """single-crop: the centre. dense: the net at every place of the whole image and its mirror. multi-crop: a
+    grid of crops and their mirrors. both: the mean of the last two."""
+    scales: tuple[str, ...] = ("single",)
+    """Each is one test. single: Q as the paper derives it from the net's S. several: likewise, three of them.
+    Or a Q of your own, 256, or several to be averaged, 256,384,512."""
+    out: str = ""
+    """Folder or URI for posteriors and results. Default: `evaluations` in the run's folder."""
     split: str = "val"
-    batch: int = 64
-    """Images scored at once."""
-
-
-def evaluate(options: Evaluation) -> Scores:
-    """Score as asked. ValueError where checkpoint and data do not fit each other."""
-    state = checkpoint.find(options.checkpoint)
-    manifest = read_manifest(options.data)
-    if list(manifest.class_names) != state.about["classes"]:
-        raise ValueError(f"{options.checkpoint} was trained on other classes than {options.data} has")
-    verify(options.data, manifest)
-    shards = Shards(options.data, manifest, options.split)
-    model, crop = state.about["recipe"]["model"], state.about["recipe"]["input"]
-    classes = len(manifest.classes)
-    net = VGG(Architecture(model["configuration"], classes, model["side"], model["width"]))
-    net.load_state_dict(state.model)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loader = EvalLoader(
-        shards,
-        manifest,
-        range(len(shards)),
-        side=model["side"],
-        scale=crop["test_scale"],
-        batch=options.batch,
-        device=device,
-        threads=os.cpu_count() or 1,
-    )
-    with loader:
-        net = net.to(device).to(memory_format=torch.channels_last)
-        return score_crops(net, loader, classes=classes, device=device, dtype=torch.float32)
+    grid: int = GRID
+    """Crops of a row and of a column of the multi-crop grid."""
+    average: Average = "scores"
+    """What dense averages over space: scores, then one soft-max; or the posteriors of every place."""
+    precision: Precision = "auto"
+    """auto: bf16 on a GPU that has it, fp16 on an older one, fp32 on a CPU."""
+    layout: Layout = field(default_factory=Layout)
+    """Workers; --layout.micro-batch is the number of crops that a net is given at once."""
+    track: str = ""
+    """URI of the MLflow server. Default: MLFLOW_TRACKING_URI; without it nothing is tracked."""
+    experiment: str = "vgg"
 
 
 def main() -> None:
-    """Evaluate and print. Exit code 2 for a user's mistake."""
+    """Evaluate and print. Exit code 2 for a user's mistake, 1 where workers failed."""
     options = tyro.cli(Evaluation, prog="python -m vgg.evaluate")
     try:
-        scores = evaluate(options)
-    except ValueError as error:
+        published = evaluate(options)
+    except (ValueError, RuntimeError) as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
-        sys.exit(2)
-    print(
-        f"{options.split}, single crop: top-1 error {1 - scores.top1_accuracy:.2%}, "
-        f"top-5 error {1 - scores.top5_accuracy:.2%} on {scores.seen:,} images"
+        sys.exit(2 if isinstance(error, ValueError) else 1)
+    show(published)
+
+
+def evaluate(options: Evaluation) -> list[Published]:
+    """Score as asked. ValueError where nets, data and scales do not fit each other."""
+    manifest = read_manifest(Path(options.data))
+    nets = tuple(open_net(reference) for reference in options.nets)
+    for net in nets:
+        net.check(manifest, options.data)
+    tests = [asked_tests(net, options) for net in nets]
+    folders = [_folder(options, *pair) for pair in zip(options.nets, nets, strict=True)]
+    scoring = Scoring(
+        nets,
+        str(Path(options.data).absolute()),
+        options.split,
+        options.precision,
+        options.average,
+        options.grid,
+        options.layout.micro_batch or Scoring.batch,
+        options.layout.decode,
     )
+    wanted = {(n, part): folders[n] for n in range(len(nets)) for test in tests[n] for part in test.parts}
+    abouts = {(n, part): _about(nets[n], part, options, manifest) for n, part in wanted}
+    scored = score_parts(scoring, wanted, abouts, options.layout)
+
+    uri = options.track or os.environ.get("MLFLOW_TRACKING_URI") or None
+    published = []
+    for n, folder in enumerate(folders):
+        for test in tests[n]:
+            mean = posteriors.mean([scored[n, part] for part in test.parts])
+            published.append(publish(folder.child(test.name), mean, uri, options.experiment, kind="eval"))
+    return published
+
+
+def asked_tests(net: Net, options: Evaluation) -> list[Test]:
+    """The tests that the flags ask for. ValueError for a scale that cannot be."""
+    side, tests = net.architecture.side, []
+    for protocol in options.protocols:
+        if protocol not in get_args(Protocol):
+            raise ValueError(f"--protocols {protocol} is not one of {', '.join(get_args(Protocol))}")
+        for asked in options.scales:
+            if asked in ("single", "several"):
+                scales = derived_scales(net.crop, side, asked == "several")
+            elif asked.replace(",", "").isdigit() and all(asked.split(",")):
+                scales = tuple(sorted({int(scale) for scale in asked.split(",")}))
+            else:
+                raise ValueError(
+                    f"--scales {asked} is not single, several, or numbers such as 256 or 256,384,512"
+                )
+            if scales[0] < side:
+                raise ValueError(
+                    f"--scales {scales[0]} is smaller than the crop of {side} that {net.name} was trained on"
+                )
+            tests.append(Test(protocol, scales))
+    return list(dict.fromkeys(tests))
+
+
+def show(published: list[Published]) -> None:
+    """Print a table of the errors."""
+    table = Table("net", "protocol", "scales", "top-1 error %", "95 %", "top-5 error %", "images", "result")
+    for each in published:
+        result = each.result
+        low, high = result["top1_interval"]
+        table.add_row(
+            result["net"],
+            result["protocol"],
+            " ".join(map(str, result["scales"])),
+            f"{result['top1_error']:.2f}",
+            f"{low:.2f} – {high:.2f}",
+            f"{result['top5_error']:.2f}",
+            f"{result['images']:,}",
+            f"{each.folder.uri}/result.json",
+        )
+    Console(soft_wrap=True).print(table)
+
+
+def _about(net: Net, part: Part, options: Evaluation, manifest: Manifest) -> About:
+    member = Member(
+        net=net.name,
+        weights_sha256=net.weights_sha256,
+        recipe=net.recipe,
+        configuration=net.architecture.configuration,
+        trained_at=net.trained_at,
+        protocol=part.protocol,
+        scale=part.scale,
+        average=options.average if part.protocol == "dense" else "posteriors",
+        grid=options.grid if part.protocol == "multi-crop" else 1,
+        precision=options.precision,
+    )
+    return About(
+        manifest.digest,
+        manifest.source,
+        options.split,
+        manifest.classes,
+        manifest.class_names,
+        ((member, 1.0),),
+    )
+
+
+def _folder(options: Evaluation, reference: str, net: Net) -> Folder:
+    """Where a net's posteriors and results lie."""
+    if options.out:
+        return Folder(options.out).child(net.name)
+    run = Folder(reference)
+    if "://" in reference or not run.exists("run.json"):
+        raise ValueError("--out is missing: the folder or URI for posteriors and results")
+    return run.child(f"evaluations/{net.name}")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ import torch
 
 from pipelines.dali import Batch, EvalLoader
 from vgg import checkpoint, pictures
-from vgg.evaluate import Scores
+from vgg.nets import about_net
 from vgg.recipe import RECIPES, difference, flatten
-from vgg.sender import RunInfo
+from vgg.records import RunInfo
+from vgg.sender import now
 from vgg.track import Tracker
+from vgg.validate import Scores
 
 if TYPE_CHECKING:
     from vgg.loop import Training
@@ -134,9 +136,10 @@ class Journal:
             self._draw()
         if result is not None and best is not None:
             self._tracker.text("result.json", json.dumps(result))
-            weights = checkpoint.find(self._of.folder.uri).model
+            state = checkpoint.find(self._of.folder.uri)
             metrics = {"val/top1_accuracy": best["top1"], "val/top5_accuracy": best["top5"]}
-            self._tracker.model(self._of.architecture, weights, best["step"], metrics)
+            about = about_net(self._of.architecture, state.about)
+            self._tracker.model(state.model, about, best["step"], metrics)
         if problem is not None:
             self._tracker.tags({"problem": problem})
         done = self._tracker.close("FINISHED" if problem is None else "FAILED", DELIVERY_SECONDS)
@@ -195,6 +198,8 @@ class Journal:
             data_name=manifest.source,
             data_digest=manifest.digest,
             data_source=job.data,
+            data_context="training",
+            started=now(),
         )
 
     def _load_samples(self) -> Batch:

@@ -25,7 +25,6 @@ from pipelines.draw import Augment
 from pipelines.shards import Shards, read_manifest, share, verify
 from vgg import checkpoint
 from vgg.cut import Cut
-from vgg.evaluate import score_crops
 from vgg.folder import Folder
 from vgg.initialise import starting_weights
 from vgg.job import Job, Outcome, Progress
@@ -33,6 +32,7 @@ from vgg.journal import Journal
 from vgg.model import VGG
 from vgg.schedule import Plateau, after, exhausted, learning_rate
 from vgg.step import autocast_dtype, dropout_masks, make_optimizer, train_step
+from vgg.validate import score_crops
 
 
 def train(worker: Worker, job: Job) -> Outcome:

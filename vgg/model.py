@@ -218,8 +218,11 @@ class VGG(nn.Module):
         return maps_BCHW
 
 
-def _torchvision_names(architecture: Architecture) -> dict[str, str]:
-    """Our parameter -> torchvision's. There a ReLU follows every convolution, and counts as a place."""
+def torchvision_names(architecture: Architecture) -> dict[str, str]:
+    """Our parameter -> torchvision's, where a ReLU follows every convolution and counts as a place.
+
+    ValueError for A-LRN and C, which torchvision lacks.
+    """
     if architecture.configuration in ("A-LRN", "C"):
         raise ValueError(f"torchvision has no configuration {architecture.configuration}, only A, B, D and E")
     layers, place = {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}, 0
@@ -239,14 +242,14 @@ def to_torchvision(net: VGG) -> dict[str, torch.Tensor]:
     ValueError for A-LRN and C, which torchvision lacks.
     """
     state = net.state_dict()
-    return {theirs: state[ours] for ours, theirs in _torchvision_names(net.architecture).items()}
+    return {theirs: state[ours] for ours, theirs in torchvision_names(net.architecture).items()}
 
 
 def load_torchvision(net: VGG, state: Mapping[str, torch.Tensor]) -> None:
     """Take the parameters of torchvision's vgg11, vgg13, vgg16 or vgg19 (its published ones expect pixels
     divided by 255 and standardised). ValueError naming the first that is missing or does not fit.
     """
-    names = _torchvision_names(net.architecture)
+    names = torchvision_names(net.architecture)
     what = f"a state dict of configuration {net.architecture.configuration} at side {net.architecture.side}"
     for ours, theirs in names.items():
         wanted = net.get_parameter(ours).shape

@@ -5,13 +5,14 @@ Shapes: B images, H and W sides in pixels, C = 3 (RGB), O output and I input cha
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 BLUE, ORANGE, GREEN, RED = "#3366aa", "#dd8833", "#338855", "#bb3333"
 NUMBERED_CLASSES = 30  # more are too small to be read
@@ -64,6 +65,31 @@ def curves(losses: Sequence[float], validations: Sequence[dict[str, Any]]) -> Fi
     return figure
 
 
+@dataclass(frozen=True)
+class Curve:
+    """Validation errors of one training."""
+
+    name: str
+    images: list[float]
+    """Training images seen so far, at each validation."""
+    errors: list[float]
+    """Top-1, percent."""
+
+
+def compared_curves(curves_of: Sequence[Curve]) -> Figure:
+    """Validation errors of several trainings over each other."""
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    axes = figure.subplots()
+    for curve in curves_of:
+        axes.plot(curve.images, curve.errors, marker="o", markersize=3, label=curve.name)
+    axes.set(xlabel="training images seen", ylabel="top-1 validation error, %", ylim=(0, None))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.grid(alpha=0.2)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def filters(weights_OIHW: np.ndarray) -> Figure:
     """First-layer filters as colour tiles, each stretched to its own range."""
     low = weights_OIHW.min(axis=(1, 2, 3), keepdims=True)
@@ -89,6 +115,23 @@ def predictions(
         titles.append(f"{_short(guess)}\n{share:.0%}" + ("" if right else f", is {_short(truth, 12)}"))
         colours.append(GREEN if right else RED)
     return _montage(list(np.clip(pixels_BHWC / 255, 0, 1)), titles, colours, "Predictions", 1.4)
+
+
+def answers(images_HWC: Sequence[np.ndarray], best: Sequence[Sequence[tuple[str, float]]]) -> Figure:
+    """Images (uint8), each beside the classes that a net believes in most and how much (a fraction)."""
+    figure = Figure(figsize=(9, 2.6 * len(images_HWC)), layout="constrained")
+    grid = figure.subplots(len(images_HWC), 2, squeeze=False)
+    for (picture, bars), image_HWC, classes in zip(grid, images_HWC, best, strict=True):
+        picture.imshow(image_HWC)
+        picture.axis("off")
+        places = range(len(classes))
+        bars.barh(places, [share for _, share in classes], color=BLUE)
+        bars.set_yticks(places, [_short(name, 30) for name, _ in classes])
+        bars.invert_yaxis()
+        bars.set_xlim(0, 1)
+        bars.xaxis.set_major_formatter(PercentFormatter(1))
+        bars.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def confusion(counts_KK: np.ndarray, names: Sequence[str]) -> Figure:

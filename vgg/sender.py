@@ -1,6 +1,5 @@
 """Delivers a spool to an MLflow server, for as long as it takes."""
 
-import json
 import logging
 import math
 import os
@@ -10,18 +9,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import requests
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from vgg.model import VGG, Architecture
+from vgg.records import RunInfo, link_data, log_model, log_scores, patient_uploads
 from vgg.spool import Spool
 
 if TYPE_CHECKING:  # mlflow takes seconds to import: the sender's thread does it
@@ -35,23 +30,8 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0
-PARAM_LENGTH, DIGEST_LENGTH, BATCH_POINTS = 6000, 36, 1000  # MLflow's limits
+PARAM_LENGTH, TAG_LENGTH, BATCH_POINTS = 6000, 8000, 1000  # MLflow's limits
 TOLD_REFUSALS = 10  # on standard error; rejected.jsonl has them all
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """What a tracked run is, and where it belongs."""
-
-    uid: str
-    """Found by this tag when a training is taken up again."""
-    experiment: str
-    name: str
-    tags: dict[str, str]
-    params: dict[str, str]
-    data_name: str
-    data_digest: str
-    data_source: str
 
 
 class Sender:
@@ -125,8 +105,8 @@ class Sender:
             raise _Away(f"it refuses the run: {refused}") from refused
         self._describe(run)
         self._last_step = {point.key: point.step for point in run.to_proto().data.metrics}
-        self.run_id, self._experiment_id = run.info.run_id, run.info.experiment_id
-        self.url = f"{self.uri}/#/experiments/{self._experiment_id}/runs/{self.run_id}"
+        self._run, self.run_id = run, run.info.run_id
+        self.url = f"{self.uri}/#/experiments/{run.info.experiment_id}/runs/{self.run_id}"
 
     def _find_run(self) -> "Run":
         client, info = self._client, self.info
@@ -136,26 +116,23 @@ class Sender:
         if found:
             return found[0]
         self.spool.delivered(0)  # another server, or one that forgot: it is told all
-        return client.create_run(where, tags={"vgg.uid": info.uid}, run_name=info.name)
+        tags = {"vgg.uid": info.uid}
+        return client.create_run(where, start_time=info.started, tags=tags, run_name=info.name)
 
     def _describe(self, run: "Run") -> None:
         """Tags, parameters and data set of the run, which may have some of them from an earlier attempt."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+        from mlflow.entities import Param, RunTag
 
         info, run_id, there = self.info, run.info.run_id, run.data.params
         params = {key: value[:PARAM_LENGTH] for key, value in info.params.items()}
         changed = [f"{key}={value}" for key, value in params.items() if there.get(key, value) != value]
         tags = {**info.tags, **({"resumed.params": ", ".join(changed)} if changed else {})}
         new_params = [Param(key, value) for key, value in params.items() if key not in there]
-        new_tags = [RunTag(key, value) for key, value in tags.items()]
+        new_tags = [RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()]
         with self._rejecting({"kind": "params", "values": params, "tags": tags}):
             self._client.log_batch(run_id, params=new_params, tags=new_tags)
-        if not (run.inputs and run.inputs.dataset_inputs):
-            source = json.dumps({"uri": info.data_source})
-            dataset = Dataset(info.data_name, info.data_digest[:DIGEST_LENGTH], "local", source)
-            with self._rejecting({"kind": "dataset", "name": info.data_name}):
-                context = InputTag("mlflow.data.context", "training")
-                self._client.log_inputs(run_id, [DatasetInput(dataset, [context])])
+        with self._rejecting({"kind": "dataset", "name": info.data_name}):
+            link_data(self._client, run, info)
 
     def _deliver(self, waiting: list[tuple[dict[str, Any], int]]) -> None:
         for are_points, group in groupby(waiting, key=lambda pair: pair[0]["kind"] == "metrics"):
@@ -205,85 +182,25 @@ class Sender:
         kind = event["kind"]
         if kind == "tags":
             for key, value in event["values"].items():
-                self._client.set_tag(self.run_id, key, value)
+                self._client.set_tag(self.run_id, key, value[:TAG_LENGTH])
         elif kind == "artifact":
             file = self.spool.folder / "files" / event["file"]
             with tempfile.TemporaryDirectory() as folder:
                 named = Path(folder) / Path(event["path"]).name
                 named.symlink_to(file.resolve())
                 parent = str(Path(event["path"]).parent)
-                self._client.log_artifact(self.run_id, str(named), None if parent == "." else parent)
+                with patient_uploads():
+                    self._client.log_artifact(self.run_id, str(named), None if parent == "." else parent)
         elif kind == "model":
-            self._log_model(event)
+            log_model(self._client, self._run, self.info, event, self.spool.folder / "files" / event["file"])
+        elif kind == "scores":
+            log_scores(self._client, self._run, self.info, event)
         elif kind == "unreadable":
             raise _Refused("half a line, as a power cut leaves")
         elif event["status"] == "RUNNING":
             self._client.update_run(self.run_id, status="RUNNING")
         else:
             self._client.set_terminated(self.run_id, event["status"], event["time"])
-
-    def _log_model(self, event: dict[str, Any]) -> None:
-        """The net as a LoggedModel; one of a run and step, however often this is told."""
-        import mlflow
-        from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
-        from mlflow.models import Model, ModelSignature
-        from mlflow.types import Schema, TensorSpec
-
-        assert self.run_id is not None
-        client, step = self._client, event["step"]
-        mine = f"source_run_id = '{self.run_id}' AND tags.step = '{step}'"
-        found = client.search_logged_models([self._experiment_id], mine)
-        model = (
-            found[0]
-            if found
-            else client.create_logged_model(
-                self._experiment_id, name="best", source_run_id=self.run_id, tags={"step": str(step)}
-            )
-        )
-        if model.status == LoggedModelStatus.READY:
-            return
-        outputs = client.get_run(self.run_id).outputs
-        if not outputs or all(each.model_id != model.model_id for each in outputs.model_outputs):
-            client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step)])
-        there = {point.key for point in model.metrics or []}
-        points = [
-            Metric(
-                key,
-                value,
-                self._time_of(key, step) or event["time"],
-                step,
-                model_id=model.model_id,
-                dataset_name=self.info.data_name,
-                dataset_digest=self.info.data_digest[:DIGEST_LENGTH],
-            )
-            for key, value in event["metrics"].items()
-            if key not in there
-        ]
-        client.log_batch(self.run_id, metrics=points)
-        architecture = Architecture(**event["architecture"])
-        net = VGG(architecture)
-        net.load_state_dict(load_file(self.spool.folder / "files" / event["file"]))
-        side, float32 = architecture.side, np.dtype(np.float32)
-        signature = ModelSignature(
-            Schema([TensorSpec(float32, (-1, 3, side, side), "images_BCHW")]),
-            Schema([TensorSpec(float32, (-1, architecture.classes, 1, 1), "scores_BKhw")]),
-        )
-        Model.log(
-            None,
-            mlflow.pytorch,
-            model_id=model.model_id,  # and no run: it would be given all curves, without the data set
-            pytorch_model=net.eval(),
-            serialization_format="pt2",  # the graph itself: loads where this project is not installed
-            signature=signature,
-            input_example=np.zeros((2, 3, side, side), np.float32),
-            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
-        )
-
-    def _time_of(self, key: str, step: int) -> int | None:
-        """When the curve's point was made: at any other time it would be a second point of the curve."""
-        assert self.run_id is not None
-        history = self._client.get_metric_history(self.run_id, key)
-        return next((point.timestamp for point in history if point.step == step), None)
 
     @contextmanager
     def _rejecting(self, event: dict[str, Any]) -> Iterator[None]:

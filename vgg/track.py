@@ -11,15 +11,16 @@ from collections.abc import Callable, Mapping
 from concurrent import futures
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
-from vgg.model import Architecture
-from vgg.sender import RunInfo, Sender, now, say
+from vgg.checkpoint import weights_sha256
+from vgg.records import RunInfo
+from vgg.sender import Sender, now, say
 from vgg.spool import Spool
 from vgg.system import SystemWatch
 
@@ -30,7 +31,7 @@ SYSTEM_SECONDS = 10.0
 class Tracker:
     """Takes what a training has to tell; every call returns at once."""
 
-    def __init__(self, folder: Path, uri: str, info: RunInfo) -> None:
+    def __init__(self, folder: Path, uri: str, info: RunInfo, *, watch_system: bool = True) -> None:
         self.spool = Spool(folder)
         self.spool.write_json("run.json", asdict(info))
         self.spool.append({"kind": "status", "status": "RUNNING"})
@@ -40,8 +41,10 @@ class Tracker:
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self.sender.run, name="mlflow-sender", daemon=True),
-            threading.Thread(target=self._watch_system, name="system-metrics", daemon=True),
         ]
+        if watch_system:
+            watch = threading.Thread(target=self._watch_system, name="system-metrics", daemon=True)
+            self._threads.append(watch)
         for thread in self._threads:
             thread.start()
 
@@ -74,24 +77,33 @@ class Tracker:
 
     def model(
         self,
-        architecture: Architecture,
         weights: dict[str, torch.Tensor],
+        about: Mapping[str, Any],
         step: int,
         metrics: Mapping[str, float],
     ) -> None:
-        """A net, with what it scored after `step` updates, as the LoggedModel `best`."""
+        """A net, with what it scored after `step` updates, as the LoggedModel `best`.
+
+        `about` is kept with it: see `vgg.nets.about_net`.
+        """
         file = self.spool.new_file(".safetensors")
         save_file(weights, file)
         self.spool.append(
             {
                 "kind": "model",
-                "architecture": asdict(architecture),
+                "about": about,
+                "weights_sha256": weights_sha256(weights),
                 "file": file.name,
                 "step": step,
                 "time": now(),
                 "metrics": dict(metrics),
             }
         )
+
+    def scores(self, nets: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+        """What a test of these nets (digest of the weights -> name) came to."""
+        event = {"kind": "scores", "nets": dict(nets), "time": now(), "metrics": dict(metrics)}
+        self.spool.append(event)
 
     def close(self, status: Status, timeout_seconds: float) -> bool:
         """End the run; whether all was delivered in time. The rest stays in the spool."""

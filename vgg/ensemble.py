@@ -1,0 +1,91 @@
+"""Fuse nets, protocols and scales from saved posteriors: `python -m vgg.ensemble RESULT RESULT… --out FOLDER`.
+
+Nothing is run again: the ensemble's posterior is the mean of its members' (paper, section 4.5).
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from itertools import combinations
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from vgg import posteriors
+from vgg.accuracy import Accuracy, accuracy
+from vgg.evaluate import show
+from vgg.folder import Folder
+from vgg.posteriors import Posteriors
+from vgg.publish import Published, publish
+
+SHOWN_PAIRS = 10
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Average the posteriors of any tests of one data set."""
+
+    tests: tyro.conf.Positional[tuple[str, ...]]
+    """Folders that python -m vgg.evaluate or this command left, or their posteriors.arrow."""
+    out: str
+    """Folder or URI for the ensemble's posteriors and result.json."""
+    best_pair: bool = False
+    """Try every pair of the tests and keep the one with the smallest top-1 error, then top-5."""
+    track: str = ""
+    """URI of the MLflow server. Default: MLFLOW_TRACKING_URI; without it nothing is tracked."""
+    experiment: str = "vgg"
+
+
+def main() -> None:
+    """Fuse and print. Exit code 2 for a user's mistake."""
+    options = tyro.cli(Ensemble, prog="python -m vgg.ensemble")
+    try:
+        published = ensemble(options)
+    except ValueError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+        sys.exit(2)
+    show([published])
+
+
+def ensemble(options: Ensemble) -> Published:
+    """Fuse as asked. ValueError, with the reason, where the tests do not fit each other."""
+    tests = [read_test(test) for test in options.tests]
+    if options.best_pair:
+        if len(tests) < 2:
+            raise ValueError("--best-pair needs at least two tests")
+        scored = pairs(tests)
+        _show_pairs(tests, scored, options.tests)
+        fused = posteriors.mean([tests[place] for place in scored[0][0]])
+    else:
+        fused = posteriors.mean(tests)
+    uri = options.track or os.environ.get("MLFLOW_TRACKING_URI") or None
+    return publish(Folder(options.out), fused, uri, options.experiment, kind="ensemble")
+
+
+def read_test(test: str) -> Posteriors:
+    """Posteriors of a test's folder or file. ValueError where there are none, or they are damaged."""
+    folder, _, file = test.rpartition("/") if test.endswith(".arrow") else (test, "", "posteriors.arrow")
+    return posteriors.read(Folder(folder or "."), file)
+
+
+def pairs(tests: list[Posteriors]) -> list[tuple[tuple[int, int], Accuracy]]:
+    """Every pair of places with what it scores, the best first; of equals, the one named first."""
+    scored = []
+    for i, j in combinations(range(len(tests)), 2):
+        fused = posteriors.mean([tests[i], tests[j]])
+        scored.append(((i, j), accuracy(fused.posteriors_NK, fused.labels_N)))
+    return sorted(scored, key=lambda pair: (pair[1].top1_wrong, pair[1].top5_wrong))
+
+
+def _show_pairs(
+    tests: list[Posteriors], scored: list[tuple[tuple[int, int], Accuracy]], names: tuple[str, ...]
+) -> None:
+    table = Table("first", "second", "top-1 error %", "top-5 error %", title="best pairs")
+    for (i, j), found in scored[:SHOWN_PAIRS]:
+        table.add_row(names[i], names[j], f"{found.top1_error:.2f}", f"{found.top5_error:.2f}")
+    Console(soft_wrap=True).print(table)
+
+
+if __name__ == "__main__":
+    main()

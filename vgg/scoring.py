@@ -1,0 +1,120 @@
+"""What a worker of an evaluation does: one net, one part of a protocol, one block of images at a time.
+
+Shapes: B images, C = 3, H and W image sides in pixels, K classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cluster.strategy import Worker
+from pipelines.dali import EvalLoader, Placement, to_input
+from pipelines.shards import Shards, read_manifest, verify
+from pipelines.whole import whole_images
+from vgg.model import VGG
+from vgg.nets import Net
+from vgg.protocol import GRID, Average, Part, dense, multi_crop
+from vgg.recipe import Precision
+from vgg.step import autocast_dtype
+
+BLOCK = 250
+"""Images of a task: what is lost when a worker dies."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Score a block of images: places `first` to `stop` of the split."""
+
+    net: int
+    """Place in the list of nets."""
+    part: Part
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The same for all tasks."""
+
+    nets: tuple[Net, ...]
+    data: str
+    split: str
+    precision: Precision = "auto"
+    average: Average = "scores"
+    grid: int = GRID
+    batch: int = 32
+    """Crops that a net is given at once; of larger images so many that they have no more pixels."""
+    decode: Placement = "cpu"
+
+
+def blocks(images: int) -> list[tuple[int, int]]:
+    """First and stop of every block of a split, whatever the workers."""
+    return [(first, min(first + BLOCK, images)) for first in range(0, images, BLOCK)]
+
+
+def scorer(worker: Worker, scoring: Scoring) -> Callable[[Task], np.ndarray]:
+    """Open the data on this worker; what then scores a task, as posteriors_BK float32 in the split's order.
+
+    ValueError where the data cannot be read.
+    """
+    root = Path(scoring.data)
+    manifest = read_manifest(root)
+    verify(root, manifest)
+    shards = Shards(root, manifest, scoring.split)
+    dtype = autocast_dtype(scoring.precision, worker.device)
+    if worker.device.type == "cuda":  # fp32 means IEEE arithmetic, not ten bits of it
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    current: dict[int, VGG] = {}
+
+    @torch.inference_mode()
+    def score(task: Task) -> np.ndarray:
+        net = scoring.nets[task.net]
+        if task.net not in current:
+            current.clear()  # one net on the device at a time
+            current[task.net] = net.module().to(worker.device)
+        images = range(task.first, task.stop)
+        posteriors_BK = np.empty((len(images), net.architecture.classes), np.float32)
+        with torch.autocast(worker.device.type, dtype, enabled=dtype != torch.float32):
+            if task.part.protocol == "single-crop":
+                loader = EvalLoader(
+                    shards,
+                    replace(manifest, mean_rgb=net.mean_rgb),
+                    images,
+                    side=net.architecture.side,
+                    scale=task.part.scale,
+                    batch=scoring.batch,
+                    device=worker.device,
+                    threads=worker.threads,
+                    placement=scoring.decode,
+                )
+                with loader:
+                    for crops in loader:
+                        scores_BK = current[task.net](to_input(crops)).flatten(1).float()
+                        posteriors_BK[crops.images_B - task.first] = scores_BK.softmax(1).cpu().numpy()
+                return posteriors_BK
+            mean_C = torch.tensor(net.mean_rgb, device=worker.device)
+            for whole in whole_images(
+                shards,
+                images,
+                scale=task.part.scale,
+                pixels=scoring.batch * net.architecture.side**2 // 2,  # the mirror images are the other half
+                device=worker.device,
+                threads=worker.threads,
+                placement=scoring.decode,
+            ):
+                images_BCHW = (whole.images_BHWC.float() - mean_C).permute(0, 3, 1, 2)
+                found_BK = _posteriors(current[task.net], images_BCHW, task.part, net, scoring)
+                posteriors_BK[whole.images_B - task.first] = found_BK.cpu().numpy()
+        return posteriors_BK
+
+    return score
+
+
+def _posteriors(module: VGG, images_BCHW: torch.Tensor, part: Part, net: Net, scoring: Scoring) -> torch.Tensor:
+    if part.protocol == "dense":
+        return dense(module, images_BCHW, average=scoring.average)
+    side = net.architecture.side
+    return multi_crop(module, images_BCHW, side=side, grid=scoring.grid, batch=scoring.batch)
