@@ -1,7 +1,7 @@
 """Add a user to MLflow, or give it its password again: an administrator's errand, run as a Job.
 
-MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD say where and as whom, NEW_USERNAME and
-NEW_PASSWORD whom to add. Exit code 1 where the server does not answer: the Job tries again.
+MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD say where and as whom,
+NEW_USERNAME and NEW_PASSWORD whom to add. Exit code 1 where the server does not answer: the Job tries again.
 """
 
 import os
@@ -20,9 +20,7 @@ def main() -> None:
     try:
         answer = requests.post(f"{base}/create", json=user, auth=login, timeout=TIMEOUT_SECONDS)
         if answer.status_code == 400 and "RESOURCE_ALREADY_EXISTS" in answer.text:
-            answer = requests.patch(
-                f"{base}/update-password", json=user, auth=login, timeout=TIMEOUT_SECONDS
-            )
+            answer = requests.patch(f"{base}/update-password", json=user, auth=login, timeout=TIMEOUT_SECONDS)
     except requests.RequestException as error:
         sys.exit(f"error: no answer at {base}: {error}")
     if not answer.ok:
