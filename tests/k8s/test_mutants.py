@@ -1,4 +1,4 @@
-"""The checks can fail: each mistake of mutants.yaml, made in the rendered manifests, is found for what it is."""
+"""The checks can fail: each mistake of mutants.yaml, made in a rendered overlay, is found for what it is."""
 
 import re
 import shutil
