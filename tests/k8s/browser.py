@@ -1,7 +1,7 @@
-"""A page in headless Chromium, logged in: `python -m tests.k8s.browser URL TEXT PICTURE`, as WEB_USER, WEB_PASSWORD.
+"""A page in headless Chromium, logged in as WEB_USER: `python -m tests.k8s.browser URL TEXT PICTURE`.
 
-Waits until the page shows TEXT, leaves a picture of it and prints what can be read. The login dialog is answered
-over Chromium's DevTools protocol, as a person would: credentials in an address would stop the page's own requests.
+Waits until the page shows TEXT, leaves a picture of it and prints what can be read. The login dialog is
+answered over Chromium's DevTools protocol: credentials in an address would stop the page's own requests.
 """
 
 import asyncio

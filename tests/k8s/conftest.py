@@ -11,6 +11,9 @@ from tests.conftest import ROOT
 from tests.k8s import checks
 from tests.k8s.manifests import K8S, rendered
 
+BROUGHT = {"kind": "PersistentVolumeClaim", "metadata": {"name": "source"}}
+"""The archives that are packed lie on a claim of the platform's own."""
+
 needs_kustomize = pytest.mark.skipif(
     shutil.which("kubectl") is None and shutil.which("kustomize") is None,
     reason="manifests are rendered with kubectl 1.29 or newer, or kustomize 5.x: neither is installed",
@@ -43,9 +46,9 @@ def findings(kuberay_schemas, made_secrets, managed_secrets):
     """All findings on an overlay's objects, changed or not."""
 
     def check(target, objects, outside=None):
-        overlay = target.removesuffix("/job")
+        overlay, _, beside = target.partition("/")
         if outside is None:
-            outside = rendered(overlay) if target.endswith("/job") else []
+            outside = [*rendered(overlay), BROUGHT] if beside else []
         secrets = managed_secrets if overlay == "paper" else made_secrets
         return checks.problems(objects, outside, secrets, kuberay_schemas)
 

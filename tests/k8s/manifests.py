@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 K8S = ROOT / "k8s"
 OVERLAYS = ("local-cpu", "gpu", "paper")
-TARGETS = tuple(f"{overlay}{job}" for overlay in OVERLAYS for job in ("", "/job"))
+TARGETS = (*OVERLAYS, *(f"{overlay}/job" for overlay in OVERLAYS), "gpu/pack", "paper/pack")
 """Every kustomization that somebody applies: the platform's, and the researcher's beside it."""
 
 Object = dict[str, Any]

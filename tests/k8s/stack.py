@@ -57,7 +57,7 @@ class Stack:
 
     def environment(self, container: Object) -> dict[str, str]:
         """Variables of a container, as the kubelet resolves them."""
-        env = {}
+        env: dict[str, str] = {}
         for source in container.get("envFrom") or []:
             env |= find(self.objects, "ConfigMap", source["configMapRef"]["name"])["data"]
         for variable in container.get("env") or []:
