@@ -150,6 +150,9 @@ def _wait_until_it_answers(node: Node, inside: tuple[str, ...]) -> None:
             try:
                 with urllib.request.urlopen(url, timeout=5):
                     return
+            except urllib.error.HTTPError as error:
+                if error.code == 401:  # it answers: it wants the token of RAY_AUTH_MODE=token
+                    return
             except (urllib.error.URLError, OSError):
                 pass  # not yet
         time.sleep(0.3)

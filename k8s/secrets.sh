@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Prints every Secret that an overlay with its own PostgreSQL and S3 needs, with fresh random values:
+#
+#     bash k8s/secrets.sh | kubectl create -n vgg -f -
+#
+# `create`, never `apply`: it refuses to replace passwords that the servers already took. With a managed database or
+# store, write its address and credentials into the same keys (overlays/paper/secrets.example.yaml).
+set -euo pipefail
+
+random() { head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
+
+database=$(random)
+admin_key=$(random) admin_secret=$(random)
+mlflow_key=$(random) mlflow_secret=$(random)
+ray_key=$(random) ray_secret=$(random)
+uri="postgresql://mlflow:$database@postgres:5432/mlflow"
+
+secret() { # NAME, then the lines of stringData on standard input
+    printf -- '---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: %s\nstringData:\n' "$1"
+    sed 's/^/  /'
+}
+
+secret ray-token <<END
+auth_token: $(random)
+END
+secret postgres <<END
+password: $database
+END
+secret mlflow-server <<END
+uri: $uri
+admin-password: $(random)
+flask-key: $(random)
+basic_auth.ini: |
+  [mlflow]
+  default_permission = READ
+  database_uri = $uri
+  admin_username = admin
+  authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+END
+secret mlflow-login <<END
+username: trainer
+password: $(random)
+END
+for each in "admin $admin_key $admin_secret" "mlflow $mlflow_key $mlflow_secret" "ray $ray_key $ray_secret"; do
+    read -r name key value <<<"$each"
+    secret "s3-$name" <<END
+access-key: $key
+secret-key: $value
+END
+done
+secret s3-config <<END
+s3.json: |
+  {"identities": [
+    {"name": "admin", "credentials": [{"accessKey": "$admin_key", "secretKey": "$admin_secret"}],
+     "actions": ["Admin"]},
+    {"name": "mlflow", "credentials": [{"accessKey": "$mlflow_key", "secretKey": "$mlflow_secret"}],
+     "actions": ["Read:mlflow", "Write:mlflow", "List:mlflow", "Tagging:mlflow"]},
+    {"name": "ray", "credentials": [{"accessKey": "$ray_key", "secretKey": "$ray_secret"}],
+     "actions": ["Read:runs", "Write:runs", "List:runs", "Tagging:runs"]}
+  ]}
+END

@@ -1,0 +1,179 @@
+"""Everything that is asked of a set of rendered manifests. Each check returns its findings as sentences.
+
+What they cannot see is a kubelet, a scheduler or the operator at work: docs/kubernetes.md says so.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import kubernetes_validate
+
+from tests.k8s import kuberay
+from tests.k8s.manifests import Object, cluster_spec, containers, label, load, pods, templates
+from tests.k8s.network import CLOSED_PORTS, access, matches
+from tests.k8s.pod import habits, pod_security, references
+
+KUBERNETES = "1.32"  # the oldest that docs/kubernetes.md names
+CUSTOM = {
+    ("ray.io/v1", "RayCluster"),
+    ("ray.io/v1", "RayJob"),
+    ("kueue.x-k8s.io/v1beta2", "ResourceFlavor"),
+    ("kueue.x-k8s.io/v1beta2", "ClusterQueue"),
+    ("kueue.x-k8s.io/v1beta2", "LocalQueue"),
+    ("monitoring.coreos.com/v1", "PodMonitor"),
+}
+DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+
+
+def problems(
+    objects: list[Object], outside: list[Object], secrets: dict[str, set[str]], schemas: Path | None
+) -> list[str]:
+    """Every finding on `objects`. `outside`: what is already in the cluster when they are applied."""
+    found = [*_identity(objects), *_builtin_schemas(objects), *_volumes_kept(objects)]
+    if found:
+        return found  # the rest expects objects of the right form
+    for o in objects:
+        if o["kind"] in ("RayCluster", "RayJob"):
+            found += [f"{label(o)}: {text}" for text in kuberay.rule_problems(o)]
+            if schemas is not None:
+                found += [f"{label(o)}: {text}" for text in kuberay.schema_problems(o, schemas)]
+            found += _ray(o)
+    for where, pod in pods(objects):
+        found += [f"{where}: {text}" for text in _validated(json.dumps(pod, sort_keys=True))]
+        found += [f"{where}: {text}" for text in pod_security(pod)]
+        found += [f"{where}: {text}" for text in habits(pod)]
+        found += [f"{where}: {text}" for text in references(pod, [*objects, *outside], secrets)]
+    everything = [*objects, *outside]
+    found += _selectors(objects, everything)
+    if any(o["kind"] == "Namespace" for o in objects):
+        found += access(objects)
+    return found
+
+
+def _identity(objects: list[Object]) -> Iterator[str]:
+    seen = set()
+    for o in objects:
+        key = (o.get("apiVersion"), o.get("kind"), label(o))
+        if key in seen:
+            yield f"{label(o)} is there twice"
+        seen.add(key)
+        if not DNS_1123.fullmatch((o.get("metadata") or {}).get("name") or ""):
+            yield f"{label(o)}: not a name"
+        namespaced = o.get("kind") not in ("Namespace", "PriorityClass", "ResourceFlavor", "ClusterQueue")
+        if namespaced and o["metadata"].get("namespace") != "vgg":
+            yield f"{label(o)} is not in namespace vgg"
+
+
+@cache
+def _validated(text: str) -> tuple[str, ...]:
+    """kubernetes-validate, strictly, on an object given as JSON. It skips unknown kinds; this does not."""
+    o = json.loads(text)
+    if (o.get("apiVersion"), o.get("kind")) in CUSTOM:
+        return ()
+    try:
+        kubernetes_validate.validate(o, KUBERNETES, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return (f"{'.'.join(map(str, error.path))}: {error.message[:300]}",)
+    except kubernetes_validate.SchemaNotFoundError as error:
+        return (error.message,)
+    return ()
+
+
+def _builtin_schemas(objects: list[Object]) -> Iterator[str]:
+    for o in objects:
+        for text in _validated(json.dumps(o, sort_keys=True)):
+            yield f"{label(o)}: {text}"
+
+
+def _volumes_kept(objects: list[Object]) -> Iterator[str]:
+    for o in objects:
+        for where, template, _ in templates(o):
+            if not (template.get("spec") or {}).get("containers"):
+                yield f"{where}: no containers"
+
+
+def _ray(o: Object) -> Iterator[str]:
+    """What this project asks of each of its Ray clusters beyond KubeRay's rules."""
+    spec = cluster_spec(o)
+    locked = Path(__file__).parents[2] / "requirements.lock"
+    version = re.search(r"^ray==(.+)$", locked.read_text(), re.MULTILINE)
+    assert version
+    if spec.get("rayVersion") != version[1]:
+        yield f"{label(o)}: rayVersion {spec.get('rayVersion')} is not the locked {version[1]}"
+    if spec.get("authOptions", {}).get("secretName") != "ray-token":
+        yield f"{label(o)}: the token is not that of Secret ray-token"
+    head = spec["headGroupSpec"]
+    if head.get("rayStartParams", {}).get("num-cpus") != "0":
+        yield f"{label(o)}: workers may be placed on the head"
+    ports = {p["containerPort"] for p in head["template"]["spec"]["containers"][0].get("ports") or []}
+    if not ports >= CLOSED_PORTS:
+        yield f"{label(o)}: the head does not name ports {CLOSED_PORTS - ports}"
+    images = {c.get("image") for _, template, _ in templates(o) for c in containers(template)}
+    if len(images) != 1:
+        yield f"{label(o)}: head, workers and submitter are of different images: {images}"
+    for group in spec["workerGroupSpecs"]:
+        counts = {group.get(key) for key in ("minReplicas", "replicas", "maxReplicas")}
+        if len(counts) != 1:
+            yield f"{label(o)}: a training takes a fixed number of workers, not {counts}"
+    for where, template, _ in templates(o):
+        first = template["spec"]["containers"][0]
+        if "submitter" in where:
+            continue
+        if {"configMapRef": {"name": "ray"}} not in (first.get("envFrom") or []):
+            yield f"{where}: the addresses of ConfigMap ray are lost"
+        wanted = {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "AWS_ACCESS_KEY_ID", "HOME"}
+        lost = wanted - {each["name"] for each in first.get("env") or []}
+        if lost:
+            yield f"{where}: lost from env: {sorted(lost)}"
+        mounts = {mount["mountPath"] for mount in first.get("volumeMounts") or []}
+        if not {"/tmp", "/data"} <= mounts:
+            yield f"{where}: lost mounts, has {sorted(mounts)}"
+
+
+def _selectors(objects: list[Object], everything: list[Object]) -> Iterator[str]:
+    """Selectors that select nothing, and Services whose port no container has."""
+    all_pods = [pod for _, pod in pods(everything)]
+    for o in objects:
+        spec = o.get("spec") or {}
+        if o["kind"] == "Service":
+            chosen = [
+                p for p in all_pods if matches({"matchLabels": spec["selector"]}, p["metadata"]["labels"])
+            ]
+            if not chosen:
+                yield f"{label(o)} selects no Pod"
+            open_ports = {
+                p.get("name") for pod in chosen for c in containers(pod) for p in c.get("ports") or []
+            }
+            for port in spec["ports"]:
+                if chosen and port.get("targetPort") not in open_ports:
+                    yield f"{label(o)}: no container has port {port.get('targetPort')}"
+        if o["kind"] in ("Deployment", "StatefulSet"):
+            labels = spec["template"]["metadata"]["labels"]
+            if not matches(spec["selector"], labels):
+                yield f"{label(o)} does not select its own Pods"
+        if o["kind"] == "PodDisruptionBudget":
+            total = sum(
+                count
+                for ray in everything
+                if ray["kind"] in ("RayCluster", "RayJob")
+                for labels, count in _ray_pods(ray)
+                if matches(spec["selector"], labels)
+            )
+            if not isinstance(spec.get("minAvailable"), int) or spec["minAvailable"] != total:
+                yield f"{label(o)}: keeps {spec.get('minAvailable')} Pods, the cluster has {total}"
+
+
+def _ray_pods(o: Object) -> Iterator[tuple[dict[str, str], int]]:
+    groups = cluster_spec(o)["workerGroupSpecs"]
+    counts = [1, *(int(group.get("replicas", 0)) for group in groups)]
+    ray = [(template, added) for where, template, added in templates(o) if "submitter" not in where]
+    for (template, added), count in zip(ray, counts, strict=True):
+        yield {**((template.get("metadata") or {}).get("labels") or {}), **added}, count
+
+
+def secret_keys(text: str) -> dict[str, set[str]]:
+    """Name -> keys of the Secrets in a YAML text."""
+    return {o["metadata"]["name"]: set(o["stringData"]) for o in load(text)}
