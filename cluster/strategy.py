@@ -27,6 +27,8 @@ class Layout:
     """auto: GPUs when the cluster has one for every worker, else CPUs."""
     decode: Literal["cpu", "regions", "gpu"] = "cpu"
     """cpu: files are decoded and resized there. regions: decoded there, resized on the GPU. gpu: both there."""
+    prefetch: int = 2
+    """Batches of each worker that stand ready; more even out a slow disk, at batch × side² × 3 bytes each."""
     cpus_per_worker: int = 1
     """Cores reserved for each worker; also its number of CPU threads."""
     max_failures: int = 3

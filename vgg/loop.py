@@ -226,6 +226,7 @@ class Training:
             device=worker.device,
             threads=worker.threads,
             placement=self.job.layout.decode,
+            prefetch=self.job.layout.prefetch,
         )
 
     def _validate(self, lr: float, *, counts: bool) -> bool:
@@ -241,6 +242,7 @@ class Training:
             device=worker.device,
             threads=worker.threads,
             placement=self.job.layout.decode,
+            prefetch=self.job.layout.prefetch,
         ) as batches:
             scores = score_crops(
                 self.net,

@@ -194,6 +194,7 @@ def _check_layout(layout: Layout, batch: int) -> None:
             "at least 1",
         ),
         (layout.cpus_per_worker >= 1, "--layout.cpus-per-worker", "at least 1"),
+        (layout.prefetch >= 1, "--layout.prefetch", "at least 1"),
         (layout.max_failures >= 0, "--layout.max-failures", "not negative"),
     ]
     for good, flag, wanted in rules:
