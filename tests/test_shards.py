@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import pipelines.pack
-from pipelines.pack import SplitWriter
+import pipelines.writer
 from pipelines.shards import MANIFEST, Manifest, Shards, Split, read_manifest, samples, share, verify
+from pipelines.writer import ShardWriter
 
 ROWS = [
     {
@@ -38,15 +38,20 @@ def temporary_files(tmp_path, monkeypatch):
 @pytest.fixture
 def packed(tmp_path, monkeypatch):
     """Forty rows over several shards, each of several record batches; an empty split."""
-    monkeypatch.setattr(pipelines.pack, "BATCH_BYTES", 4_000)
+    monkeypatch.setattr(pipelines.writer, "BATCH_BYTES", 4_000)
     root = tmp_path / "packed"
     root.mkdir()
-    writer = SplitWriter(root, "train", 30_000)
-    for row in ROWS:
-        writer.add(row, len(row["image"]))
+    infos = []
+    for number in range(4):
+        file = f"train-{number:05d}.arrow"
+        with (root / file).open("wb") as stream:
+            writer = ShardWriter(stream)
+            for row in ROWS[10 * number : 10 * number + 10]:
+                writer.add(row)
+            infos.append(writer.close(file))
     manifest = Manifest(
         1, "test", ("a", "b", "c"), ("A", "B", "C"),
-        {"train": writer.close(), "val": Split(())},
+        {"train": Split(tuple(infos)), "val": Split(())},
         (1.0, 2.0, 3.0), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), (),
     )  # fmt: skip
     (root / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
