@@ -29,10 +29,10 @@ from rich.console import Console
 from pipelines.folder import Folder
 from pipelines.items import Entry, Source
 from pipelines.meter import Meter
-from pipelines.shards import FORMAT, MANIFEST, Manifest, Split
+from pipelines.shards import FORMAT, MANIFEST, Manifest, ShardInfo, Split
 from pipelines.sources import open_source
 from pipelines.tasks import run_all
-from pipelines.writer import NOTES, PackedShard, ShardTask, done_before, pack_shard
+from pipelines.writer import NOTES, PackedShard, ShardTask, done_before, pack_shard, write_index
 
 PLAN = f"{NOTES}/plan"
 LOCK = "lock"
@@ -191,9 +191,16 @@ def _write_shards(source: Source, folder: Folder, options: Pack) -> Manifest:
             place, task = left[number]
             packed[place] = result
             meter.advance(len(task.entries))
-    return _manifest(
-        source, [(name.rpartition("-")[0], packed[place]) for place, (name, _) in enumerate(shards)]
-    )
+    by_split: dict[str, list[PackedShard]] = {split: [] for split in sorted(source.counts)}
+    for place, (name, _) in enumerate(shards):
+        by_split[name.rpartition("-")[0]].append(packed[place])
+    indices = {split: _index(folder, split, of_split) for split, of_split in by_split.items()}
+    return _manifest(source, by_split, indices)
+
+
+def _index(folder: Folder, split: str, packed: list[PackedShard]) -> ShardInfo:
+    rows_N3 = np.frombuffer(b"".join(shard.index for shard in packed), np.int32).reshape(-1, 3)
+    return write_index(folder, f"{split}.index.arrow", rows_N3)
 
 
 def _resume(folder: Folder, source: Source, options: Pack, names: list[str]) -> dict[int, PackedShard]:
@@ -222,23 +229,23 @@ def _resume(folder: Folder, source: Source, options: Pack, names: list[str]) -> 
     return {}
 
 
-def _manifest(source: Source, packed: list[tuple[str, PackedShard]]) -> Manifest:
-    """What all shards are together; `packed` has the split of each. ValueError where a split or a class is
-    empty."""
-    set_aside = source.set_aside + [entry for _, shard in packed for entry in shard.set_aside]
+def _manifest(source: Source, packed: dict[str, list[PackedShard]], indices: dict[str, ShardInfo]) -> Manifest:
+    """What all shards are together. ValueError where the validation split or a class is empty."""
+    set_aside = source.set_aside + [
+        entry for shards in packed.values() for s in shards for entry in s.set_aside
+    ]
     training: Counter[str] = Counter()
     pixels, sum_C, products_CC = 0, np.zeros(3), np.zeros((3, 3))
-    for split, shard in packed:
-        if split == "train":
-            training.update(shard.images)
-            pixels += shard.pixels
-            sum_C += shard.sum_C
-            products_CC += np.asarray(shard.products_CC)
+    for shard in packed["train"]:
+        training.update(shard.images)
+        pixels += shard.pixels
+        sum_C += shard.sum_C
+        products_CC += np.asarray(shard.products_CC)
     if emptied := [label for label in source.classes if not training[label]]:
         raise ValueError(f"class {emptied[0]}: none of its training images can be read")
     splits = {
-        split: Split(tuple(shard.info for name, shard in packed if name == split and shard.info))
-        for split in sorted(source.counts)
+        split: Split(tuple(shard.info for shard in shards if shard.info), indices[split])
+        for split, shards in packed.items()
     }
     if not splits["val"].images:
         first = next(entry for entry in set_aside if entry.split == "val")

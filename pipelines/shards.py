@@ -7,11 +7,13 @@ import hashlib
 import json
 import os
 import tempfile
+from bisect import bisect_right
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,9 @@ SCHEMA = pa.schema(
 )
 """image: the encoded file. boxes: xmin, ymin, xmax, ymax in pixels."""
 
+INDEX = pa.schema([("label", pa.int32()), ("height", pa.int32()), ("width", pa.int32())])
+"""What a reader has to know of all images of a split before it opens a shard, in a file of its own."""
+
 
 @dataclass(frozen=True)
 class ShardInfo:
@@ -49,6 +54,13 @@ class Split:
     """The files of a split, in order."""
 
     shards: tuple[ShardInfo, ...]
+    index: ShardInfo | None = None
+    """File of `INDEX`; data sets packed by the first version have none."""
+
+    @property
+    def files(self) -> tuple[ShardInfo, ...]:
+        """All of them."""
+        return self.shards if self.index is None else (self.index, *self.shards)
 
     @property
     def images(self) -> int:
@@ -89,7 +101,7 @@ class Manifest:
             raise ValueError("mean_rgb and covariance_rgb must be 3 and 3×3 finite numbers")
         if len(self.classes) != len(self.class_names):
             raise ValueError(f"{len(self.classes)} classes but {len(self.class_names)} class_names")
-        for shard in (shard for split in self.splits.values() for shard in split.shards):
+        for shard in (shard for split in self.splits.values() for shard in split.files):
             if Path(shard.file).name != shard.file:
                 raise ValueError(f"shard file {shard.file} is not a plain file name")
 
@@ -112,7 +124,10 @@ class Manifest:
             classes=tuple(raw["classes"]),
             class_names=tuple(raw["class_names"]),
             splits={
-                name: Split(tuple(ShardInfo(**shard) for shard in split["shards"]))
+                name: Split(
+                    tuple(ShardInfo(**shard) for shard in split["shards"]),
+                    ShardInfo(**split["index"]) if split.get("index") else None,
+                )
                 for name, split in raw["splits"].items()
             },
             mean_rgb=tuple(raw["mean_rgb"]),
@@ -150,7 +165,7 @@ def verify(root: Path, manifest: Manifest, *, progress: Callable[[int, int], Non
     known: dict[str, list[int]] = {}
     with suppress(OSError, ValueError, TypeError):  # what is forgotten is read again
         known = dict(json.loads(memory.read_text()))
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    shards = [shard for split in manifest.splits.values() for shard in split.files]
     total, done = sum(shard.bytes for shard in shards), 0
 
     def check(shard: ShardInfo) -> tuple[str, list[int]]:
@@ -183,56 +198,93 @@ def verify(root: Path, manifest: Manifest, *, progress: Callable[[int, int], Non
 
 
 class Shards:
-    """One split, memory-mapped: any image by its place, nothing copied."""
+    """One split, memory-mapped: any image by its place, nothing copied. A shard is opened when it is needed."""
 
     def __init__(self, root: Path, manifest: Manifest, split: str) -> None:
-        """ValueError where the split is not there or a file is not an Arrow file of our schema."""
+        """ValueError where the split is not there, or a file is missing, cut or not of our schema."""
         if split not in manifest.splits:
             there = ", ".join(manifest.splits)
             raise ValueError(f"{root} has no split {split!r}, only {there}")
-        infos = manifest.splits[split].shards
-        tables = [self._open(root / info.file) for info in infos]
-        self.table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-        self.labels_N = self._column("label").astype(np.int64)
-        self.heights_N = self._column("height")
-        self.widths_N = self._column("width")
-        chunks = self.table.column("image").chunks
-        self._values = [np.frombuffer(chunk.buffers()[2] or b"", np.uint8) for chunk in chunks]
-        self._offsets = [
-            np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-            for chunk in chunks
-        ]
-        self._starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
-
-    @staticmethod
-    def _open(file: Path) -> pa.Table:
-        try:
-            table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-        except (OSError, pa.ArrowInvalid) as error:
-            raise ValueError(f"shard {file} cannot be read: {error}") from error
-        if table.schema != SCHEMA:
-            raise ValueError(f"shard {file} has another schema than this version: pack the data set again")
-        return table
-
-    def _column(self, name: str) -> np.ndarray:
-        return self.table.column(name).to_numpy()
+        self._root, self._infos = root, manifest.splits[split].shards
+        for info in manifest.splits[split].files:
+            _check_size(root / info.file, info.bytes)
+        index = manifest.splits[split].index
+        if index is not None:
+            rows = _open(root / index.file, INDEX)
+        else:
+            tables = [_open(root / info.file, SCHEMA).select(INDEX.names) for info in self._infos]
+            rows = pa.concat_tables(tables) if tables else INDEX.empty_table()
+        self.labels_N = rows.column("label").to_numpy().astype(np.int64)
+        self.heights_N = rows.column("height").to_numpy()
+        self.widths_N = rows.column("width").to_numpy()
+        self._starts = np.cumsum([0, *(info.rows for info in self._infos)])
+        self._opened: dict[int, _Shard] = {}
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
     def encoded(self, i: int) -> np.ndarray:
         """The bytes of an image's file, uint8, a view of the mapped shard."""
-        chunk = int(np.searchsorted(self._starts, i, side="right")) - 1
-        first, last = self._offsets[chunk][i - self._starts[chunk] :][:2]
-        return self._values[chunk][first:last]
+        number = self._shard_of(i)
+        shard = self._opened.get(number)
+        if shard is None:
+            shard = self._opened[number] = _Shard(self._table(number))
+        return shard.encoded(i - int(self._starts[number]))
 
     def key(self, i: int) -> str:
         """Name of an image in its source."""
-        return self.table.column("key")[i].as_py()
+        return self._cell("key", i)
 
     def boxes(self, i: int) -> list[tuple[float, float, float, float]]:
         """Boxes of an image: xmin, ymin, xmax, ymax in pixels."""
-        return [tuple(box) for box in self.table.column("boxes")[i].as_py() or []]
+        return [tuple(box) for box in self._cell("boxes", i) or []]
+
+    def _shard_of(self, i: int) -> int:
+        return int(np.searchsorted(self._starts, i, side="right")) - 1
+
+    def _table(self, number: int) -> pa.Table:
+        return _open(self._root / self._infos[number].file, SCHEMA)
+
+    def _cell(self, column: str, i: int) -> Any:
+        number = self._shard_of(i)
+        return self._table(number).column(column)[i - int(self._starts[number])].as_py()
+
+
+class _Shard:
+    """The images of one file, as views of its map."""
+
+    def __init__(self, table: pa.Table) -> None:
+        chunks = table.column("image").chunks
+        self._starts = list(accumulate((len(chunk) for chunk in chunks), initial=0))
+        self._values = [np.frombuffer(chunk.buffers()[2] or b"", np.uint8) for chunk in chunks]
+        self._offsets = [
+            np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+            for chunk in chunks
+        ]
+
+    def encoded(self, row: int) -> np.ndarray:
+        chunk = bisect_right(self._starts, row) - 1
+        place, offsets = row - self._starts[chunk], self._offsets[chunk]
+        return self._values[chunk][offsets[place] : offsets[place + 1]]
+
+
+def _check_size(file: Path, size: int) -> None:
+    try:
+        found = file.stat().st_size
+    except OSError as error:
+        raise ValueError(f"shard {file} cannot be read: {error.strerror}") from error
+    if found != size:
+        raise ValueError(f"shard {file} cannot be read: it has {found:,} bytes, {size:,} were packed")
+
+
+def _open(file: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"shard {file} cannot be read: {error}") from error
+    if table.schema != schema:
+        raise ValueError(f"shard {file} has another schema than this version: pack the data set again")
+    return table
 
 
 def samples(seed: int, first: int, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from base64 import b64decode, b64encode
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import IO, Any
@@ -13,7 +14,7 @@ import pyarrow as pa
 from pipelines.decode import Decoded, decode
 from pipelines.folder import Folder
 from pipelines.items import Entry
-from pipelines.shards import SCHEMA, SetAside, ShardInfo
+from pipelines.shards import INDEX, SCHEMA, SetAside, ShardInfo
 
 BATCH_BYTES = 16 * 2**20  # a record batch: what is held in memory of a shard being written
 NOTES = "packing"
@@ -44,10 +45,12 @@ class PackedShard:
     pixels: int
     sum_C: tuple[float, ...]
     products_CC: tuple[tuple[float, ...], ...]
+    index: bytes
+    """int32 [images, 3]: label, height and width of each image."""
 
     def to_json(self) -> str:
         """Floats survive it to the last bit."""
-        return json.dumps(asdict(self))
+        return json.dumps({**asdict(self), "index": b64encode(self.index).decode()})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "PackedShard":
@@ -61,11 +64,12 @@ class PackedShard:
             raw["pixels"],
             tuple(raw["sum_C"]),
             tuple(map(tuple, raw["products_CC"])),
+            b64decode(raw["index"]),
         )
 
 
 class ShardWriter:
-    """Writes one shard, a record batch at a time."""
+    """Writes one Arrow file, a record batch at a time."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._file = _Hashed(stream)
@@ -93,6 +97,16 @@ class ShardWriter:
         self._rows, self._held = [], 0
 
 
+def write_index(folder: Folder, file: str, rows_N3: np.ndarray) -> ShardInfo:
+    """Write the index of a split: label, height and width of each image."""
+    with folder.writing(file) as stream:
+        hashed = _Hashed(stream)
+        with pa.ipc.new_file(hashed, INDEX) as arrow:
+            columns = [pa.array(rows_N3[:, place], pa.int32()) for place in range(3)]
+            arrow.write_batch(pa.record_batch(columns, schema=INDEX))
+        return ShardInfo(file, len(rows_N3), hashed.tell(), hashed.digest.hexdigest())
+
+
 class _Hashed(io.RawIOBase):
     """Passes on what is written and keeps its length and SHA-256."""
 
@@ -117,6 +131,7 @@ def pack_shard(task: ShardTask) -> PackedShard:
     folder, file = Folder(task.uri), f"{task.name}.arrow"
     set_aside: list[SetAside] = []
     images: Counter[str] = Counter()
+    index: list[tuple[int, int, int]] = []
     pixels, sum_C, products_CC = 0, np.zeros(3), np.zeros((3, 3))
     info = None
     with folder.writing(file) as stream:
@@ -137,6 +152,7 @@ def pack_shard(task: ShardTask) -> PackedShard:
                 }
             )
             images[entry.label] += 1
+            index.append((task.labels[entry.label], decoded.height, decoded.width))
             pixels += decoded.height * decoded.width
             sum_C += decoded.sum_C
             products_CC += decoded.products_CC
@@ -145,7 +161,15 @@ def pack_shard(task: ShardTask) -> PackedShard:
         folder.delete_file(file)
         info = None
     products = tuple(tuple(map(float, row)) for row in products_CC)
-    packed = PackedShard(info, tuple(set_aside), dict(images), pixels, tuple(map(float, sum_C)), products)
+    packed = PackedShard(
+        info,
+        tuple(set_aside),
+        dict(images),
+        pixels,
+        tuple(map(float, sum_C)),
+        products,
+        np.asarray(index, np.int32).tobytes(),
+    )
     folder.write(f"{NOTES}/{task.name}.json", packed.to_json().encode())
     return packed
 
