@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipelines.folder import Folder
+
 FORMAT = 1
 MANIFEST = "manifest.json"
 
@@ -136,20 +138,26 @@ class Manifest:
         )
 
 
-def read_manifest(root: Path) -> Manifest:
-    """The manifest of a packed data set. ValueError where there is none or it cannot be read."""
-    file = root / MANIFEST
-    if not root.is_dir():
+def read_manifest(root: Path | str) -> Manifest:
+    """The manifest of a packed data set, in a folder or at a URI.
+
+    ValueError where there is none or it cannot be read.
+    """
+    folder = Folder(str(root))
+    file = f"{folder.local or folder.uri}/{MANIFEST}"
+    if folder.local is not None and not folder.local.is_dir():
         raise ValueError(f"no folder {root}: pack a data set with python -m pipelines.pack SOURCE {root}")
-    if not file.is_file():
-        raise ValueError(
-            f"{root} is not a packed data set (no {MANIFEST}): python -m pipelines.pack SOURCE OUT makes one"
-        )
     try:
-        text = file.read_text(encoding="utf-8")
+        text = folder.read(MANIFEST).decode()
         found = json.loads(text)["format"]
         if found == FORMAT:
             return Manifest.from_json(text)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{root} is not a packed data set (no {MANIFEST}): python -m pipelines.pack SOURCE OUT makes one"
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged ({error!r}): pack the data set again") from error
     raise ValueError(f"{file} has format {found}, this version reads {FORMAT}: pack the data set again")
@@ -161,10 +169,9 @@ def verify(root: Path, manifest: Manifest, *, progress: Callable[[int, int], Non
     A shard that was verified before and has not been touched since (path, size, time of change, inode) is
     taken as read. ValueError naming the first shard that is missing or differs.
     """
-    memory = Path(tempfile.gettempdir()) / f"vgg-verified-{os.getuid()}" / f"{manifest.digest}.json"
     known: dict[str, list[int]] = {}
     with suppress(OSError, ValueError, TypeError):  # what is forgotten is read again
-        known = dict(json.loads(memory.read_text()))
+        known = dict(json.loads(_memory(manifest).read_text()))
     shards = [shard for split in manifest.splits.values() for shard in split.files]
     total, done = sum(shard.bytes for shard in shards), 0
 
@@ -172,16 +179,15 @@ def verify(root: Path, manifest: Manifest, *, progress: Callable[[int, int], Non
         file = root / shard.file
         if not file.is_file():
             raise ValueError(f"shard {file} is missing: pack the data set again")
-        status = file.stat()
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
-        if known.get(str(file.resolve())) != stamp:
+        stamp = _stamp(file)
+        if known.get(stamp[0]) != stamp[1]:
             with file.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             if digest != shard.sha256:
                 raise ValueError(
                     f"shard {file} is damaged: its SHA-256 is not the manifest's; copy or pack it again"
                 )
-        return str(file.resolve()), stamp
+        return stamp
 
     verified = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -190,10 +196,29 @@ def verify(root: Path, manifest: Manifest, *, progress: Callable[[int, int], Non
             done += shard.bytes
             if progress is not None:
                 progress(done, total)
-    with suppress(OSError):  # likewise
+    _remember(manifest, {**known, **verified})
+
+
+def note_verified(root: Path, manifest: Manifest) -> None:
+    """Let `verify` know that every file here had its digest when it was written."""
+    _remember(manifest, dict(_stamp(root / f.file) for split in manifest.splits.values() for f in split.files))
+
+
+def _stamp(file: Path) -> tuple[str, list[int]]:
+    status = file.stat()
+    return str(file.resolve()), [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def _memory(manifest: Manifest) -> Path:
+    return Path(tempfile.gettempdir()) / f"vgg-verified-{os.getuid()}" / f"{manifest.digest}.json"
+
+
+def _remember(manifest: Manifest, verified: dict[str, list[int]]) -> None:
+    memory = _memory(manifest)
+    with suppress(OSError):  # what is forgotten is read again
         memory.parent.mkdir(mode=0o700, exist_ok=True)
         partial = memory.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps({**known, **verified}))
+        partial.write_text(json.dumps(verified))
         partial.replace(memory)
 
 
@@ -214,9 +239,9 @@ class Shards:
         else:
             tables = [_open(root / info.file, SCHEMA).select(INDEX.names) for info in self._infos]
             rows = pa.concat_tables(tables) if tables else INDEX.empty_table()
-        self.labels_N = rows.column("label").to_numpy().astype(np.int64)
-        self.heights_N = rows.column("height").to_numpy()
-        self.widths_N = rows.column("width").to_numpy()
+        self.labels_N = _int32(rows, "label").astype(np.int64)
+        self.heights_N = _int32(rows, "height")
+        self.widths_N = _int32(rows, "width")
         self._starts = np.cumsum([0, *(info.rows for info in self._infos)])
         self._opened: dict[int, _Shard] = {}
 
@@ -266,6 +291,16 @@ class _Shard:
         chunk = bisect_right(self._starts, row) - 1
         place, offsets = row - self._starts[chunk], self._offsets[chunk]
         return self._values[chunk][offsets[place] : offsets[place + 1]]
+
+
+def _int32(table: pa.Table, name: str) -> np.ndarray:
+    """A column; `to_numpy` would import pandas for it, which takes a second and 30 MB."""
+    parts = [
+        np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk)]
+        for chunk in table.column(name).chunks
+        if len(chunk)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int32), *parts])
 
 
 def _check_size(file: Path, size: int) -> None:

@@ -23,6 +23,7 @@ from cluster.strategy import Worker, data_parallel, first_problem, in_fixed_orde
 from pipelines.dali import Batch, EvalLoader, TrainLoader, to_input
 from pipelines.draw import Augment
 from pipelines.shards import Shards, read_manifest, share, verify
+from pipelines.stage import DEFAULT, Stage, stage
 from vgg import checkpoint
 from vgg.cut import Cut
 from vgg.evaluate import score_crops
@@ -57,7 +58,9 @@ class Training:
         self.worker, self.job, self.recipe = worker, job, job.recipe
         if job.layout.decode != "cpu" and worker.device.type != "cuda":
             raise ValueError(f"--layout.decode {job.layout.decode} needs GPUs, and this worker has none")
-        self.folder, root = Folder(job.out), Path(job.data)
+        where = Path(job.layout.stage_dir) if job.layout.stage_dir else DEFAULT
+        root = stage(Stage(job.data, where, job.layout.stage_gb))
+        self.folder = Folder(job.out)
         self.manifest = read_manifest(root)
         if worker.local_rank == 0:
             verify(root, self.manifest)
