@@ -47,9 +47,16 @@ class Batch:
     """Which images of the split these are."""
 
 
-def to_input(batch: Batch) -> torch.Tensor:
-    """What the net sees, images_BCHW float32 in channels-last memory."""
-    return batch.images_BHWC.permute(0, 3, 1, 2).float() + batch.offset_BC[:, :, None, None]
+def to_input(batch: Batch, out: torch.Tensor | None = None) -> torch.Tensor:
+    """What the net sees, images_BCHW float32 in channels-last memory.
+
+    `out`: what an earlier call returned, to be written over where it has the right size. On a CPU new memory
+    costs more than the sum itself: its pages are made and cleared one by one.
+    """
+    images_BCHW = batch.images_BHWC.permute(0, 3, 1, 2)
+    fits = out is not None and out.shape == images_BCHW.shape
+    images_BCHW = out.copy_(images_BCHW) if fits else images_BCHW.float()  # type: ignore[union-attr]
+    return images_BCHW.add_(batch.offset_BC[:, :, None, None])
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,10 @@ def test_the_net_sees_pixels_plus_offset_in_channels_last(photos):
     assert images_BCHW.is_contiguous(memory_format=torch.channels_last)
     wanted = batch.images_BHWC[5, 7, 9].float() + batch.offset_BC[5]
     torch.testing.assert_close(images_BCHW[5, :, 7, 9], wanted)
+    over = torch.full_like(images_BCHW, torch.nan)
+    assert to_input(batch, over).data_ptr() == over.data_ptr()
+    assert torch.equal(over, images_BCHW)
+    assert torch.equal(to_input(batch, over[:3]), images_BCHW)  # of another size: not written over
 
 
 @pytest.mark.parametrize("world", [2, 3, 5])

@@ -136,6 +136,7 @@ class Training:
         job, recipe, progress, worker = self.job, self.recipe, self.progress, self.worker
         leaf_of_piece = torch.tensor(self.cut.leaf_of_piece, device=worker.device)
         pending: list[torch.Tensor] = []
+        images_BCHW: torch.Tensor | None = None
         with self._train_loader() as loader:
             started, waited = time.perf_counter(), 0.0
             while progress.step < self.total_steps and not exhausted(progress.plateau, recipe.schedule):
@@ -144,6 +145,7 @@ class Training:
                 waited += time.perf_counter() - asked
                 if self.journal is not None and not progress.losses and not pending:
                     self.journal.inputs(batch)
+                images_BCHW = to_input(batch, images_BCHW)
                 lr = learning_rate(recipe.optim.lr, progress.plateau, recipe.schedule)
                 masks_bF = dropout_masks(
                     job.seed,
@@ -157,7 +159,7 @@ class Training:
                 losses_piece = train_step(
                     self.parallel,
                     self.optimizer,
-                    to_input(batch),
+                    images_BCHW,
                     batch.labels_B,
                     masks_bF,
                     batch=recipe.train.batch,
