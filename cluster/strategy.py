@@ -27,6 +27,12 @@ class Layout:
     """auto: GPUs when the cluster has one for every worker, else CPUs."""
     decode: Literal["cpu", "regions", "gpu"] = "cpu"
     """cpu: files are decoded and resized there. regions: decoded there, resized on the GPU. gpu: both there."""
+    prefetch: int = 2
+    """Batches of each worker that stand ready; more even out a slow disk, at batch × side² × 3 bytes each."""
+    stage_dir: str | None = None
+    """Folder of each node's local disk that data at a URI is brought to. None: one below /tmp."""
+    stage_gb: float | None = None
+    """What staged data sets may take there; unused ones make room. None: what is free."""
     cpus_per_worker: int = 1
     """Cores reserved for each worker; also its number of CPU threads."""
     max_failures: int = 3

@@ -2,13 +2,18 @@
 
 Pixels are those of the whole image rescaled by a triangle filter (antialiased, as PIL's BILINEAR), cut, then
 mirrored. Only the region of the file that the crop needs is decoded, with the margin the filter reaches into.
+DALI decodes; `pipelines/resample.py` rescales on the CPU, DALI on the GPU.
 
 Shapes: B images of this worker, H and W sides of the crop in pixels, C = 3 (RGB, 0 to 255).
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from queue import Empty, Queue
+from threading import Event, Thread
 from typing import Any, Literal
 
 import numpy as np
@@ -17,12 +22,15 @@ from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.plugin.pytorch import feed_ndarray
 
 from pipelines.draw import Augment, Draws, centre, colour_axes, draw
+from pipelines.resample import resample
 from pipelines.shards import Manifest, Shards, samples
 
 Placement = Literal["cpu", "regions", "gpu"]
 """cpu: all on the CPU. regions: decoded on the CPU, resized on the GPU. gpu: decoded there too."""
 
-PREFETCH = 2  # batches that DALI works on ahead
+PREFETCH = 2
+"""Batches that stand ready, where nothing else is asked for."""
+DECODED_AHEAD = 2  # batches that DALI holds: one is decoded while the other is resampled
 
 
 @dataclass(frozen=True)
@@ -39,9 +47,16 @@ class Batch:
     """Which images of the split these are."""
 
 
-def to_input(batch: Batch) -> torch.Tensor:
-    """What the net sees, images_BCHW float32 in channels-last memory."""
-    return batch.images_BHWC.permute(0, 3, 1, 2).float() + batch.offset_BC[:, :, None, None]
+def to_input(batch: Batch, out: torch.Tensor | None = None) -> torch.Tensor:
+    """What the net sees, images_BCHW float32 in channels-last memory.
+
+    `out`: what an earlier call returned, to be written over where it has the right size. On a CPU new memory
+    costs more than the sum itself: its pages are made and cleared one by one.
+    """
+    images_BCHW = batch.images_BHWC.permute(0, 3, 1, 2)
+    fits = out is not None and out.shape == images_BCHW.shape
+    images_BCHW = out.copy_(images_BCHW) if fits else images_BCHW.float()  # type: ignore[union-attr]
+    return images_BCHW.add_(batch.offset_BC[:, :, None, None])
 
 
 @dataclass(frozen=True)
@@ -52,8 +67,20 @@ class Rows:
     draws: Draws
 
 
+@dataclass(frozen=True)
+class _Fed:
+    """A batch that DALI was given; of the last four, see `region`."""
+
+    rows: Rows
+    files: list[np.ndarray]
+    anchor_B2: list[np.ndarray]
+    shape_B2: list[np.ndarray]
+    start_B2: list[np.ndarray]
+    end_B2: list[np.ndarray]
+
+
 class Loader:
-    """Iterates over the batches that `plan` yields; a context manager, used once."""
+    """Iterates over the batches of `plan`, which a thread prepares ahead; a context manager, used once."""
 
     def __init__(
         self,
@@ -66,12 +93,16 @@ class Loader:
         device: torch.device,
         threads: int,
         placement: Placement,
+        prefetch: int,
     ) -> None:
         self._shards, self._plan, self._device, self._side = shards, plan, device, side
         self._mean_C = np.asarray(manifest.mean_rgb, np.float32)
-        self._rows: deque[Rows] = deque()
-        self._fed: deque[Any] = deque(maxlen=PREFETCH + 3)  # DALI reads these arrays without a copy
+        self._fed: deque[_Fed] = deque()
+        self._kept: deque[_Fed] = deque(maxlen=DECODED_AHEAD + 3)  # DALI reads these arrays without a copy
         self._on_gpu = placement != "cpu"
+        self._ready: Queue[Batch | Exception] = Queue(max(prefetch, 1))
+        self._stopped = Event()
+        self._threads = threads
         self._pipe = _graph(
             self._feed,
             side,
@@ -79,65 +110,104 @@ class Loader:
             batch_size=max(rows, 1),
             num_threads=threads,
             device_id=(device.index or 0) if self._on_gpu else None,
-            prefetch_queue_depth=PREFETCH,
+            prefetch_queue_depth=DECODED_AHEAD,
         )
         self._pipe.build()
+        self._producer = Thread(target=self._produce, name="loader", daemon=True)
 
     def __enter__(self) -> "Loader":
+        self._producer.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        while self._producer.is_alive():
+            with suppress(Empty):  # a producer that waits for room sees that it is over
+                self._ready.get(timeout=0.01)
         del self._pipe
 
     def __iter__(self) -> "Loader":
         return self
 
     def __next__(self) -> Batch:
+        found = self._ready.get()
+        if isinstance(found, Exception):
+            self._ready.put(found)  # an iterator that has ended stays at its end
+            raise found
+        return replace(
+            found,
+            images_BHWC=found.images_BHWC.to(self._device, non_blocking=True),
+            offset_BC=found.offset_BC.to(self._device, non_blocking=True),
+            labels_B=found.labels_B.to(self._device, non_blocking=True),
+        )
+
+    def _produce(self) -> None:
+        """Put batch after batch into the queue, then what ended them."""
+        with ThreadPoolExecutor(self._threads) as pool:
+            while not self._stopped.is_set():
+                found = self._next_batch(pool)
+                self._ready.put(found)
+                if isinstance(found, Exception):
+                    return
+
+    def _next_batch(self, pool: ThreadPoolExecutor) -> Batch | Exception:
         try:
-            (crops,) = self._pipe.run()
+            (decoded,) = self._pipe.run()
+        except StopIteration as end:
+            return end
         except RuntimeError as error:
-            keys = ", ".join(self._shards.key(int(i)) for rows in self._rows for i in rows.images_B[:3])
-            raise ValueError(f"an image of the batches of {keys}, … cannot be decoded: {error}") from error
-        rows = self._rows.popleft()
-        count = len(rows.images_B)
+            keys = ", ".join(self._shards.key(int(i)) for fed in self._fed for i in fed.rows.images_B[:3])
+            return ValueError(f"an image of the batches of {keys}, … cannot be decoded: {error}")
+        except Exception as error:  # noqa: BLE001  # raised again where the batches are asked for
+            return error
+        fed = self._fed.popleft()
+        pin = self._device.type == "cuda"
         images_BHWC = torch.empty(
-            count,
+            len(fed.rows.images_B),
             self._side,
             self._side,
             3,
             dtype=torch.uint8,
             device=self._device if self._on_gpu else "cpu",
-            pin_memory=self._device.type == "cuda" and not self._on_gpu,
+            pin_memory=pin and not self._on_gpu,
         )
-        feed_ndarray(crops.as_tensor(), images_BHWC)
-        offset_BC = rows.draws.shift_BC - self._mean_C
-        labels_B = self._shards.labels_N[rows.images_B]
+        if self._on_gpu:
+            feed_ndarray(decoded.as_tensor(), images_BHWC)
+        else:
+            _resample_all(pool, self._threads, decoded, fed, images_BHWC.numpy())
+        offset_BC = torch.from_numpy(fed.rows.draws.shift_BC - self._mean_C)
+        labels_B = torch.from_numpy(self._shards.labels_N[fed.rows.images_B])
         return Batch(
-            images_BHWC.to(self._device, non_blocking=True),
-            torch.from_numpy(offset_BC).to(self._device, non_blocking=True),
-            torch.from_numpy(labels_B).to(self._device, non_blocking=True),
-            rows.images_B,
+            images_BHWC,
+            offset_BC.pin_memory() if pin else offset_BC,
+            labels_B.pin_memory() if pin else labels_B,
+            fed.rows.images_B,
         )
 
     def _feed(self) -> tuple[list[np.ndarray], ...]:
         rows = next(self._plan)
-        self._rows.append(rows)
-        files = [self._shards.encoded(int(i)) for i in rows.images_B]
         heights_B = self._shards.heights_N[rows.images_B]
         widths_B = self._shards.widths_N[rows.images_B]
-        draws = rows.draws
-        anchor_B2, shape_B2, start_B2, end_B2 = region(draws, heights_B, widths_B, self._side)
-        mirror_B1 = draws.mirror_B.astype(np.int32)
-        fed = (
-            files,
-            list(anchor_B2),
-            list(shape_B2),
-            list(start_B2),
-            list(end_B2),
-            list(mirror_B1),
-        )
+        files = [self._shards.encoded(int(i)) for i in rows.images_B]
+        fed = _Fed(rows, files, *map(list, region(rows.draws, heights_B, widths_B, self._side)))
         self._fed.append(fed)
-        return fed
+        self._kept.append(fed)
+        if not self._on_gpu:
+            return fed.files, fed.anchor_B2, fed.shape_B2
+        mirror_B1 = list(rows.draws.mirror_B.astype(np.int32))
+        return fed.files, fed.anchor_B2, fed.shape_B2, fed.start_B2, fed.end_B2, mirror_B1
+
+
+def _resample_all(
+    pool: ThreadPoolExecutor, threads: int, regions: Any, fed: _Fed, images_BHWC: np.ndarray
+) -> None:
+    mirror_B = fed.rows.draws.mirror_B
+
+    def some(first: int) -> None:
+        for i in range(first, len(images_BHWC), threads):
+            resample(images_BHWC[i], regions.at(i), fed.start_B2[i], fed.end_B2[i], mirror_B[i])
+
+    list(pool.map(some, range(threads)))
 
 
 def region(
@@ -166,7 +236,9 @@ def region(
 
 @pipeline_def
 def _graph(feed: Callable[[], Any], side: int, placement: Placement) -> Any:
-    file, anchor, shape, start, end, mirror = fn.external_source(feed, num_outputs=6, batch=True, no_copy=True)
+    """Regions as uint8 where they are resampled on the CPU, else crops on the GPU."""
+    outputs = 3 if placement == "cpu" else 6
+    file, anchor, shape, *rest = fn.external_source(feed, num_outputs=outputs, batch=True, no_copy=True)
     decoded = fn.decoders.image_slice(
         file,
         anchor,
@@ -177,10 +249,11 @@ def _graph(feed: Callable[[], Any], side: int, placement: Placement) -> Any:
         normalized_shape=False,
         axis_names="HW",
     )
-    if placement == "regions":
-        decoded = decoded.gpu()
+    if placement == "cpu":
+        return decoded
+    start, end, mirror = rest
     crop: Any = fn.resize(
-        decoded,
+        decoded.gpu(),
         size=[side, side],
         roi_start=start,
         roi_end=end,
@@ -207,8 +280,10 @@ class TrainLoader(Loader):
         device: torch.device,
         threads: int,
         placement: Placement = "cpu",
+        prefetch: int = PREFETCH,
     ) -> None:
-        """`batch`: images of the global batch, of which `rows` are this worker's; `threads`: of the CPU."""
+        """`batch`: images of the global batch, of which `rows` are this worker's; `threads`: of the CPU;
+        `prefetch`: batches that stand ready."""
         axes_CC = colour_axes(np.asarray(manifest.covariance_rgb))
 
         def plan() -> Iterator[Rows]:
@@ -226,6 +301,7 @@ class TrainLoader(Loader):
             device=device,
             threads=threads,
             placement=placement,
+            prefetch=prefetch,
         )
 
 
@@ -244,6 +320,7 @@ class EvalLoader(Loader):
         device: torch.device,
         threads: int,
         placement: Placement = "cpu",
+        prefetch: int = PREFETCH,
     ) -> None:
         """`images`: places in the split, e.g. `share(rank, world, len(shards))`; `scale`: shorter side Q."""
 
@@ -262,4 +339,5 @@ class EvalLoader(Loader):
             device=device,
             threads=threads,
             placement=placement,
+            prefetch=prefetch,
         )

@@ -1,30 +1,22 @@
 """What packing learns of one file by decoding it whole."""
 
 import io
-import struct
-import zlib
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 200_000_000
 """Larger images are set aside: decoded they would take more than 0.6 GB."""
 
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM")
+"""No others are tried: PIL would hand some to programs of the machine (EPS to Ghostscript)."""
 JPEG = ("JPEG", "MPO")
 """MPO, a phone's JPEG with a preview behind it, reads as JPEG anywhere."""
-BLOCK = 2**16  # pixels that are summed at once
 
 _ORIENTATION = 0x0112  # EXIF tag
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    EOFError,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,7 @@ def decode(data: bytes) -> Decoded | str:
         return "the file is empty"
     Image.MAX_IMAGE_PIXELS = None  # checked here, before anything is decoded
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 return f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}"
             image.load()
@@ -68,15 +60,22 @@ def decode(data: bytes) -> Decoded | str:
                 data = file.getvalue()
     except UnidentifiedImageError:  # its own text holds an address in memory
         return "no image of a known format"
-    except _BROKEN as error:
+    except Exception as error:  # noqa: BLE001  # PIL's readers raise whatever their parsers stumble over
         return f"{type(error).__name__}: {error}"
-    pixels_NC = np.asarray(rgb).reshape(-1, 3)
-    sum_C, products_CC = np.zeros(3), np.zeros((3, 3))
-    for first in range(0, len(pixels_NC), BLOCK):  # a whole image as float64 would take eight times its size
-        block_NC = pixels_NC[first : first + BLOCK].astype(np.float64)
-        sum_C += block_NC.sum(0)
-        products_CC += block_NC.T @ block_NC
-    return Decoded(data, rgb.height, rgb.width, sum_C, products_CC)
+    sum_C, products_CC = _moments(np.asarray(rgb).reshape(-1, 3))
+    return Decoded(data, rgb.height, rgb.width, sum_C.astype(np.float64), products_CC.astype(np.float64))
+
+
+@njit(nogil=True, cache=True)
+def _moments(pixels_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the pixels and of their outer products, exact: int64 [3] and [3, 3]."""
+    r = g = b = rr = rg = rb = gg = gb = bb = np.int64(0)
+    for place in range(pixels_NC.shape[0]):
+        x, y, z = np.int64(pixels_NC[place, 0]), np.int64(pixels_NC[place, 1]), np.int64(pixels_NC[place, 2])
+        r, g, b = r + x, g + y, b + z
+        rr, rg, rb = rr + x * x, rg + x * y, rb + x * z
+        gg, gb, bb = gg + y * y, gb + y * z, bb + z * z
+    return np.array([r, g, b]), np.array([[rr, rg, rb], [rg, gg, gb], [rb, gb, bb]])
 
 
 def _sound_header(jpeg: bytes) -> bool:

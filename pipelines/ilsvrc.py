@@ -1,24 +1,26 @@
 """ILSVRC-2012 as distributed: a tar of tars for training, a tar with a ground truth for validation."""
 
 import io
+import re
 import tarfile
-import xml.etree.ElementTree as ET
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.items import Item, Source, choose
+from pipelines.archive import CORRUPT, Listing, corrupt, list_tar
+from pipelines.boxes import Boxes
+from pipelines.items import Entry, Range, Source, choose, tolerate
+from pipelines.shards import SetAside
 
 TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 TRUTH, META, SYNSETS = "ILSVRC2012_validation_ground_truth.txt", "meta.mat", "synsets.txt"
-_CORRUPT = (tarfile.TarError, EOFError, OSError, zlib.error)
+_NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
 def ilsvrc_source(path: Path, classes: Sequence[str]) -> Source:
-    """The folder with both image archives and the development kit (its .tar.gz, or the files in it); boxes
-    from ILSVRC2012_bbox_*.tar.gz or .tgz where they are. In place of meta.mat a synsets.txt will do: a line for
-    each class number from 1 on, its WNID and, after it, its name.
+    """The folder with both image archives and the development kit (its .tar.gz, or the files in it); boxes as
+    `Boxes.beside` finds them. In place of meta.mat a synsets.txt will do: a line for each class number from 1
+    on, its WNID and, after it, its name.
 
     ValueError naming what is missing or corrupt.
     """
@@ -26,77 +28,95 @@ def ilsvrc_source(path: Path, classes: Sequence[str]) -> Source:
         if not (path / file).is_file():
             raise ValueError(f"{path} has no {file}: training and validation archives are both needed")
     truth, wnids, words = _development_kit(path)
+    listing = Listing()
     try:
-        with tarfile.open(path / TRAIN) as outer:
-            inner = {m.name.removesuffix(".tar"): m for m in outer if m.name.endswith(".tar")}
+        with tarfile.open(path / TRAIN, "r:") as outer:
+            inner = {}
+            for member in outer:
+                if member.isfile() and member.name.endswith(".tar"):
+                    inner[member.name.removesuffix(".tar")] = member
+                else:
+                    listing.refuse(member.name, f"{TRAIN} holds it beside the archives of its classes")
             chosen = choose(sorted(inner), classes)
-            wanted = set(chosen)
-            train_counts = {wnid: _count(outer, inner[wnid]) for wnid in chosen}
-        with tarfile.open(path / VAL) as archive:
-            val_names = sorted(m.name for m in archive if m.isfile())
-    except _CORRUPT as error:
-        raise _corrupt(f"an archive of {path}", error) from error
-    if empty := [wnid for wnid, count in train_counts.items() if not count]:
+            train = {wnid: _list_inner(outer, inner[wnid], path / TRAIN, listing) for wnid in chosen}
+        val = Listing(set_aside=listing.set_aside)
+        with tarfile.open(path / VAL, "r:") as archive:
+            list_tar(archive, path / VAL, val)
+    except CORRUPT as error:
+        raise corrupt(f"of {path}", error) from error
+    if empty := [wnid for wnid, files in train.items() if not files]:
         raise ValueError(f"class {empty[0]} is empty: {empty[0]}.tar of {TRAIN} holds no image")
-    if len(val_names) != len(truth):
-        raise ValueError(f"{VAL} has {len(val_names)} images, {TRUTH} {len(truth)} lines: they must agree")
-    labels = {}
-    for name, number in zip(val_names, truth, strict=True):
-        if number not in wnids:
-            raise ValueError(f"{TRUTH} names class {number}, which the list of synsets does not have")
-        if wnids[number] not in inner:
-            raise ValueError(f"{name} of {VAL} is of class {wnids[number]}, which {TRAIN} does not have")
-        labels[name] = wnids[number]
-    boxes = _boxes(path)
-
-    def items() -> Iterator[Item]:
-        try:
-            yield from _items()
-        except tarfile.TarError as error:
-            raise _corrupt(f"an archive of {path}", error) from error
-
-    def _items() -> Iterator[Item]:
-        with tarfile.open(path / TRAIN) as outer:
-            for wnid in chosen:
-                with closing(_inner(outer, inner[wnid])) as tar:
-                    for member in sorted(tar.getmembers(), key=lambda m: m.name):
-                        if member.isfile():
-                            yield _item("train", wnid, tar, member, boxes)
-        with tarfile.open(path / VAL) as archive:
-            for member in sorted(archive.getmembers(), key=lambda m: m.name):
-                if member.isfile() and labels[member.name] in wanted:
-                    yield _item("val", labels[member.name], archive, member, boxes)
-
-    counts = {"train": sum(train_counts.values()), "val": sum(label in wanted for label in labels.values())}
-    return Source("ILSVRC-2012", chosen, {wnid: words.get(wnid, wnid) for wnid in chosen}, counts, items)
+    labels, disagreeing = _val_labels(sorted(val.files), truth, wnids, set(inner))
+    boxes = Boxes.beside(path)
+    entries = [
+        Entry("train", name, wnid, train[wnid][name], boxes.of(Path(name).stem))
+        for wnid in chosen
+        for name in sorted(train[wnid])
+    ]
+    wanted = set(chosen)
+    entries += [
+        Entry("val", name, label, val.files[name], boxes.of(Path(name).stem))
+        for name, label in labels.items()
+        if label in wanted
+    ]
+    names = {wnid: words.get(wnid, wnid) for wnid in chosen}
+    set_aside = listing.set_aside + disagreeing + boxes.set_aside
+    return Source("ILSVRC-2012", chosen, names, entries, set_aside)
 
 
-def _corrupt(what: object, error: BaseException) -> ValueError:
-    reason = str(error).split("\n", 1)[0].rstrip(":")  # tarfile's go on for a line a compression
-    return ValueError(f"{what} is corrupt or cut off ({reason}): fetch it again")
-
-
-def _inner(outer: tarfile.TarFile, member: tarfile.TarInfo) -> tarfile.TarFile:
+def _list_inner(
+    outer: tarfile.TarFile, member: tarfile.TarInfo, path: Path, listing: Listing
+) -> dict[str, Range]:
+    """The files of a class's archive, by their places in the outer one."""
+    found = Listing(set_aside=listing.set_aside)
     stream = outer.extractfile(member)
     assert stream is not None
-    return tarfile.open(fileobj=stream)
+    with tarfile.open(fileobj=stream, mode="r:") as tar:
+        list_tar(tar, path, found, member.offset_data)
+    return found.files
 
 
-def _count(outer: tarfile.TarFile, member: tarfile.TarInfo) -> int:
-    with closing(_inner(outer, member)) as tar:
-        return sum(m.isfile() for m in tar)
+def _val_labels(
+    names: list[str], truth: list[int], wnids: dict[int, str], trained_on: set[str]
+) -> tuple[dict[str, str], list[SetAside]]:
+    """Name -> WNID of each validation image, and what disagrees.
 
-
-def _item(
-    split: str,
-    wnid: str,
-    tar: tarfile.TarFile,
-    member: tarfile.TarInfo,
-    boxes: dict[str, list[list[float]]],
-) -> Item:
-    stream = tar.extractfile(member)
-    assert stream is not None
-    return Item(split, member.name, wnid, stream.read(), boxes.get(Path(member.name).stem, []))
+    A line belongs to the image that has its number in its name; where names have none, to the image in its
+    place. ValueError where more than a few disagree.
+    """
+    numbered = {name: found for name in names if (found := _NUMBERED.fullmatch(name))}
+    message = f"{VAL} has {len(names)} images, {TRUTH} {len(truth)} lines: they must agree"
+    if len(numbered) == len(names):
+        lines = {name: int(found[1]) for name, found in numbered.items()}
+    elif len(names) == len(truth):
+        lines = {name: line for line, name in enumerate(names, start=1)}
+    else:
+        raise ValueError(message)
+    missing = sorted(set(range(1, len(truth) + 1)) - set(lines.values()))
+    unmatched = [
+        SetAside("val", f"ILSVRC2012_val_{line:08d}.JPEG", f"{TRUTH} has it, {VAL} does not")
+        for line in missing
+    ]
+    unmatched += [
+        SetAside("val", name, f"{TRUTH} has no line {line}")
+        for name, line in lines.items()
+        if not 1 <= line <= len(truth)
+    ]
+    disagreeing = tolerate(unmatched, len(truth), message)
+    labels, unknown = {}, []
+    for name, line in lines.items():
+        if not 1 <= line <= len(truth):
+            continue
+        wnid = wnids.get(truth[line - 1])
+        if wnid is None:
+            reason = f"{TRUTH} names class {truth[line - 1]}, which the list of synsets does not have"
+        elif wnid not in trained_on:
+            reason = f"{name} of {VAL} is of class {wnid}, which {TRAIN} does not have"
+        else:
+            labels[name] = wnid
+            continue
+        unknown.append(SetAside("val", name, reason))
+    return labels, disagreeing + tolerate(unknown, len(truth), unknown[0].reason if unknown else "")
 
 
 def _development_kit(path: Path) -> tuple[list[int], dict[int, str], dict[str, str]]:
@@ -112,8 +132,8 @@ def _development_kit(path: Path) -> tuple[list[int], dict[int, str], dict[str, s
                     stream = archive.extractfile(member) if member.isfile() else None
                     if stream is not None and Path(member.name).name in (TRUTH, META):
                         found[Path(member.name).name] = stream.read()
-        except _CORRUPT as error:
-            raise _corrupt(kit, error) from error
+        except CORRUPT as error:
+            raise corrupt(kit, error) from error
     if TRUTH not in found or not {META, SYNSETS} & set(found):
         lacking = META if TRUTH in found else TRUTH
         raise ValueError(f"{path} has no {lacking}: put the development kit (ILSVRC2012_devkit_t12) there")
@@ -140,29 +160,4 @@ def _meta_synsets(path: Path, meta: bytes) -> list[tuple[int, str, str]]:
         rows = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         return [(int(row["ILSVRC2012_ID"]), str(row["WNID"]), str(row["words"])) for row in rows]
     except (MatReadError, ValueError, KeyError, TypeError, IndexError, EOFError, OSError, zlib.error) as error:
-        raise _corrupt(f"{META} of {path}", error) from error
-
-
-def _boxes(path: Path) -> dict[str, list[list[float]]]:
-    """Stem of the image's name -> its boxes, from every annotation archive in the folder."""
-    boxes: dict[str, list[list[float]]] = {}
-    for archive_path in sorted([*path.glob("ILSVRC2012_bbox_*.tar.gz"), *path.glob("ILSVRC2012_bbox_*.tgz")]):
-        try:
-            boxes |= _boxes_of(archive_path)
-        except (*_CORRUPT, ET.ParseError, ValueError) as error:
-            raise _corrupt(archive_path, error) from error
-    return boxes
-
-
-def _boxes_of(file: Path) -> dict[str, list[list[float]]]:
-    boxes = {}
-    with tarfile.open(file) as archive:
-        for member in archive:
-            stream = archive.extractfile(member) if member.name.endswith(".xml") else None
-            if stream is not None:
-                root = ET.fromstring(stream.read())
-                boxes[Path(member.name).stem] = [
-                    [float(box.findtext(edge, "nan")) for edge in ("xmin", "ymin", "xmax", "ymax")]
-                    for box in root.iter("bndbox")
-                ]
-    return boxes
+        raise corrupt(f"{META} of {path}", error) from error

@@ -134,7 +134,7 @@ def montage(shards: Shards, manifest: Manifest, columns: int, rows: int, tile: i
 
 
 def _verify(root: Path, manifest: Manifest) -> None:
-    total = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
+    total = sum(shard.bytes for split in manifest.splits.values() for shard in split.files)
     seen = 0
     with Meter("verifying", total // 10**6, "MB") as meter:
 

@@ -1,188 +1,252 @@
 """Pack a data set once: `python -m pipelines.pack SOURCE OUT`.
 
-Every image is decoded, bad ones are set aside with their reason, the rest go into Arrow shards. They keep the
-source's order, since readers shuffle all of them every epoch, so equal sources give equal bytes. The result
-appears under its name only when it is complete; an interrupted packing starts anew.
+    list the source's files; cut the list into shards of about the size asked for
+    for each shard, on all cores or as tasks of a Ray cluster:
+        decode every image, set bad ones aside with their reason, write the rest, note that it is done
+    add up what was noted, write the manifest, give the folder its name
+
+Images keep the source's order, since readers shuffle all of them every epoch, and shards are cut before
+anything is decoded: equal sources give equal bytes, whatever the number of processes. An interrupted packing
+goes on with the shards that are not done.
 """
 
 import hashlib
 import os
 import shutil
-import signal
 import sys
-from collections import Counter, deque
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from itertools import islice
-from multiprocessing import get_context
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import tyro
+from filelock import FileLock, Timeout
 from rich.console import Console
 
-from pipelines.decode import Decoded, decode
-from pipelines.items import Item, Source
+from pipelines.folder import Folder
+from pipelines.items import Entry, Source
 from pipelines.meter import Meter
-from pipelines.shards import FORMAT, MANIFEST, SCHEMA, Manifest, SetAside, ShardInfo, Split
+from pipelines.shards import FORMAT, MANIFEST, Manifest, ShardInfo, Split
 from pipelines.sources import open_source
+from pipelines.tasks import run_all
+from pipelines.writer import NOTES, PackedShard, ShardTask, done_before, pack_shard, write_index
 
-CHUNK = 32  # files a decoding task takes
-BATCH_BYTES = 16 * 2**20  # a record batch: what is held in memory of a shard being written
+PLAN = f"{NOTES}/plan"
+LOCK = "lock"
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Pack a data set into Arrow shards."""
+    """Pack a data set into Arrow shards. The same command goes on with a packing that was interrupted."""
 
     source: tyro.conf.Positional[str]
     """`digits`, an image folder, Tiny ImageNet's archive or folder, or a folder of ILSVRC-2012's archives."""
-    out: tyro.conf.Positional[Path]
-    """Folder to make."""
+    out: tyro.conf.Positional[str | Path]
+    """Folder to make, or a URI such as s3://bucket/data."""
     classes: tuple[str, ...] = ()
     """Only these classes, or one number: only the first so many."""
     val_share: float = 0.1
     """Share of the images held out where the source has no splits."""
-    shard_mb: int = 256
-    """Size of a shard in MB."""
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """Processes that decode."""
+    shard_mb: int = 64
+    """Size of a shard in MB; each is packed by one process."""
+    workers: int | None = None
+    """Processes that decode, or tasks at a time on a cluster. Default: as many as there are cores."""
+    ray: str | None = None
+    """Address of a Ray cluster to pack on, `auto` for the one of this machine. SOURCE and OUT must be the same
+    on all of its nodes. Default: processes of this machine."""
     overwrite: bool = False
     """Replace a packed data set at OUT."""
 
 
-class SplitWriter:
-    """Writes the shards of one split, a record batch at a time."""
-
-    def __init__(self, folder: Path, split: str, shard_bytes: int) -> None:
-        self._folder, self._split, self._limit = folder, split, shard_bytes
-        self._rows: list[dict[str, object]] = []
-        self._held, self._in_shard, self._shard_rows = 0, 0, 0
-        self._writer: pa.ipc.RecordBatchFileWriter | None = None
-        self.infos: list[ShardInfo] = []
-
-    def add(self, row: dict[str, object], size: int) -> None:
-        """Take one image of `size` bytes."""
-        self._rows.append(row)
-        self._held += size
-        self._in_shard += size
-        if self._in_shard >= self._limit:
-            self._end_shard()
-        elif self._held >= BATCH_BYTES:
-            self._write_batch()
-
-    def close(self) -> Split:
-        """Write what is left."""
-        self._end_shard()
-        return Split(tuple(self.infos))
-
-    @property
-    def _file(self) -> Path:
-        return self._folder / f"{self._split}-{len(self.infos):05d}.arrow"
-
-    def _write_batch(self) -> None:
-        if self._writer is None:
-            self._writer = pa.ipc.new_file(str(self._file), SCHEMA)
-        self._writer.write_batch(pa.RecordBatch.from_pylist(self._rows, SCHEMA))
-        self._shard_rows += len(self._rows)
-        self._rows, self._held = [], 0
-
-    def _end_shard(self) -> None:
-        if self._rows:
-            self._write_batch()
-        if self._writer is None:
-            return
-        self._writer.close()
-        with self._file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            os.fsync(stream.fileno())
-        size = self._file.stat().st_size
-        self.infos.append(ShardInfo(self._file.name, self._shard_rows, size, digest))
-        self._writer, self._in_shard, self._shard_rows = None, 0, 0
-
-
 def pack(options: Pack) -> Manifest:
-    """Pack as asked. ValueError where the source or the place to write to is unfit; then nothing is left."""
-    out = options.out.absolute()
-    if out.exists() and not options.overwrite:
+    """Pack as asked. ValueError where the source or the place to write to is unfit."""
+    if options.shard_mb < 1 or (options.workers is not None and options.workers < 1):
+        raise ValueError("--shard-mb and --workers must be at least 1")
+    out = Folder(str(options.out))
+    if out.local is None:
+        if options.overwrite:
+            raise ValueError("--overwrite is for folders: remove what is at the URI, or choose another")
+        if out.exists(MANIFEST):
+            raise ValueError(f"{out.uri} holds a packed data set already: choose another place")
+        return _pack_to(options, out, None)
+    _check_place(out.local, options.overwrite)
+    spool = out.local.with_name(f"{out.local.name}.spool")
+    try:
+        return _pack_to(options, out, spool)
+    finally:
+        spool.unlink(missing_ok=True)
+
+
+def _check_place(out: Path, overwrite: bool) -> None:
+    """ValueError where the folder cannot be made, or would replace something that is not a data set."""
+    occupied = out.exists() and not (out.is_dir() and not any(out.iterdir()))
+    if occupied and not overwrite:
         raise ValueError(f"{out} exists already: choose another folder, or --overwrite to replace it")
-    if out.exists() and not (out / MANIFEST).is_file():
+    if occupied and not (out / MANIFEST).is_file():
         raise ValueError(f"--overwrite: {out} is not a packed data set, so it is left alone")
     above = next(folder for folder in out.parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ValueError(f"{out} cannot be written: {above} is not a folder that may be written to")
-    if options.shard_mb < 1 or options.workers < 1:
-        raise ValueError("--shard-mb and --workers must be at least 1")
-    source = open_source(options.source, classes=options.classes, val_share=options.val_share)
+
+
+def _pack_to(options: Pack, out: Folder, spool: Path | None) -> Manifest:
+    if spool is not None:
+        try:
+            spool.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{out.uri} cannot be written: {error}") from error
+    name = options.source if options.source == "digits" else str(Path(options.source).absolute())
+    source = open_source(name, classes=options.classes, val_share=options.val_share, spool=spool)
     for split in ("train", "val"):
         if not source.counts.get(split):
             raise ValueError(f"{options.source} has no images for the split {split}")
-    with _taking_the_place_of(out) as partial:
+    if out.local is None:
+        manifest = _write_shards(source, out, options)
+        out.write(MANIFEST, manifest.to_json().encode())
+        out.delete(NOTES)
+        return manifest
+    with _taking_the_place_of(out.local) as partial:
         manifest = _write_shards(source, partial, options)
-        (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        partial.write(MANIFEST, manifest.to_json().encode())
     return manifest
 
 
 @contextmanager
-def _taking_the_place_of(out: Path) -> Iterator[Path]:
-    """A folder to write to, which gets the name `out` when all went well and else is removed."""
+def _taking_the_place_of(out: Path) -> Iterator[Folder]:
+    """A folder to write to, which gets the name `out` when all went well, is removed where the data set cannot
+    be packed, and is kept where the packing was interrupted.
+    """
     partial, old = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.old")
     try:
-        if partial.exists():
-            print(f"an interrupted packing left {partial}: starting anew", file=sys.stderr)
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(partial / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"{out} is being packed by another process") from error
     except OSError as error:
         raise ValueError(f"{out} cannot be written: {error}") from error
     try:
-        yield partial
-        if out.exists():  # moved before it is removed: half of it is never seen under its name
-            shutil.rmtree(old, ignore_errors=True)
-            out.rename(old)
-        partial.rename(out)
-    except BaseException:
+        yield Folder(str(partial))
+        shutil.rmtree(partial / NOTES)
+        for left in partial.glob("*.partial"):  # of a process that was killed while it wrote
+            left.unlink()
+        lock.release()
+        (partial / LOCK).unlink(missing_ok=True)
+        _swap(partial, out, old)
+    except ValueError:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    finally:
+        lock.release()
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_shards(source: Source, folder: Path, options: Pack) -> Manifest:
+def _swap(partial: Path, out: Path, old: Path) -> None:
+    """Give `partial` the name `out`; what has it moves away whole, and back where that fails."""
+    if not out.exists():
+        partial.rename(out)
+        return
+    shutil.rmtree(old, ignore_errors=True)
+    out.rename(old)
+    try:
+        partial.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+
+
+def plan(source: Source, shard_bytes: int) -> list[tuple[str, list[Entry]]]:
+    """Name and entries of each shard: consecutive files of one split, ended by the one that fills it."""
+    shards = []
+    for split, of_split in groupby(sorted(source.entries, key=lambda entry: entry.split), lambda e: e.split):
+        entries: list[Entry] = []
+        size, number = 0, 0
+        for entry in of_split:
+            entries.append(entry)
+            size += entry.place.size
+            if size >= shard_bytes:
+                shards.append((f"{split}-{number:05d}", entries))
+                entries, size, number = [], 0, number + 1
+        if entries:
+            shards.append((f"{split}-{number:05d}", entries))
+    return shards
+
+
+def _write_shards(source: Source, folder: Folder, options: Pack) -> Manifest:
     labels = {name: place for place, name in enumerate(source.classes)}
-    writers = {split: SplitWriter(folder, split, options.shard_mb * 10**6) for split in sorted(source.counts)}
-    set_aside: list[SetAside] = []
-    training: Counter[str] = Counter()  # images of each class that were read
+    shards = plan(source, options.shard_mb * 10**6)
+    packed = _resume(folder, source, options, [name for name, _ in shards])
+    left = [
+        (place, ShardTask(folder.uri, name, tuple(entries), labels))
+        for place, (name, entries) in enumerate(shards)
+        if place not in packed
+    ]
+    with Meter(f"packing {source.name}", len(source.entries), "images") as meter:
+        meter.advance(sum(len(shards[place][1]) for place in packed))
+        results = run_all(pack_shard, [task for _, task in left], workers=options.workers, cluster=options.ray)
+        for number, result in results:
+            place, task = left[number]
+            packed[place] = result
+            meter.advance(len(task.entries))
+    by_split: dict[str, list[PackedShard]] = {split: [] for split in sorted(source.counts)}
+    for place, (name, _) in enumerate(shards):
+        by_split[name.rpartition("-")[0]].append(packed[place])
+    indices = {split: _index(folder, split, of_split) for split, of_split in by_split.items()}
+    return _manifest(source, by_split, indices)
+
+
+def _index(folder: Folder, split: str, packed: list[PackedShard]) -> ShardInfo:
+    rows_N3 = np.frombuffer(b"".join(shard.index for shard in packed), np.int32).reshape(-1, 3)
+    return write_index(folder, f"{split}.index.arrow", rows_N3)
+
+
+def _resume(folder: Folder, source: Source, options: Pack, names: list[str]) -> dict[int, PackedShard]:
+    """What an interrupted packing of the same source, in the same way, has done: place -> shard."""
+    digest = hashlib.sha256(repr((FORMAT, options.shard_mb, source.classes)).encode())
+    for entry in source.entries:
+        told = (entry.split, entry.key, entry.label, entry.place.size, entry.place.stamp, entry.boxes)
+        digest.update(repr(told).encode())
+    mine = digest.hexdigest().encode()
+    if folder.exists(PLAN) and folder.read(PLAN) == mine:
+        found = {place: done for place, name in enumerate(names) if (done := done_before(folder, name))}
+        if found:
+            print(f"going on: {len(found)} of {len(names)} shards are packed already", file=sys.stderr)
+        return found
+    there = [name for name in folder.names() if name != LOCK]
+    if there and NOTES not in there and folder.local is None:
+        raise ValueError(f"{folder.uri} is not empty: choose another place")
+    if there:
+        print(f"another packing left {folder.uri}: starting anew", file=sys.stderr)
+        for name in there:
+            if name.endswith(".arrow"):
+                folder.delete_file(name)
+        if NOTES in there:
+            folder.delete(NOTES)
+    folder.write(PLAN, mine)
+    return {}
+
+
+def _manifest(source: Source, packed: dict[str, list[PackedShard]], indices: dict[str, ShardInfo]) -> Manifest:
+    """What all shards are together. ValueError where the validation split or a class is empty."""
+    set_aside = source.set_aside + [
+        entry for shards in packed.values() for s in shards for entry in s.set_aside
+    ]
+    training: Counter[str] = Counter()
     pixels, sum_C, products_CC = 0, np.zeros(3), np.zeros((3, 3))
-    with (
-        Meter(f"packing {source.name}", sum(source.counts.values()), "images") as meter,
-        closing(_decoded(source.items(), options.workers)) as pairs,
-    ):
-        for item, decoded in pairs:
-            if item.split == "train":
-                training[item.label] += not isinstance(decoded, str)
-            meter.advance(1)
-            if isinstance(decoded, str):
-                set_aside.append(SetAside(item.split, item.key, decoded))
-                continue
-            row = {
-                "key": item.key,
-                "image": decoded.data,
-                "label": labels[item.label],
-                "height": decoded.height,
-                "width": decoded.width,
-                "boxes": item.boxes,
-            }
-            writers[item.split].add(row, len(decoded.data))
-            if item.split == "train":
-                pixels += decoded.height * decoded.width
-                sum_C += decoded.sum_C
-                products_CC += decoded.products_CC
-    splits = {split: writer.close() for split, writer in writers.items()}
-    if emptied := [label for label, images in training.items() if not images]:
+    for shard in packed["train"]:
+        training.update(shard.images)
+        pixels += shard.pixels
+        sum_C += shard.sum_C
+        products_CC += np.asarray(shard.products_CC)
+    if emptied := [label for label in source.classes if not training[label]]:
         raise ValueError(f"class {emptied[0]}: none of its training images can be read")
+    splits = {
+        split: Split(tuple(shard.info for shard in shards if shard.info), indices[split])
+        for split, shards in packed.items()
+    }
     if not splits["val"].images:
         first = next(entry for entry in set_aside if entry.split == "val")
         raise ValueError(f"no image of split val can be read; {first.key}: {first.reason}")
@@ -200,34 +264,6 @@ def _write_shards(source: Source, folder: Path, options: Pack) -> Manifest:
     )
 
 
-def _decoded(items: Iterator[Item], workers: int) -> Generator[tuple[Item, Decoded | str], None, None]:
-    """Each item with what decoding it gave, in order, whatever the number of processes."""
-    if workers == 1:
-        for item in items:
-            yield item, decode(item.data)
-        return
-    waiting: deque[tuple[list[Item], Future[list[Decoded | str]]]] = deque()
-    # Ctrl-C reaches every process of the terminal; it is this one that answers it.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    try:
-        while chunk := list(islice(items, CHUNK)):
-            waiting.append((chunk, pool.submit(_decode_all, [item.data for item in chunk])))
-            if len(waiting) > 3 * workers:  # bounds what is held in memory
-                done, future = waiting.popleft()
-                yield from zip(done, future.result(), strict=True)
-        while waiting:
-            done, future = waiting.popleft()
-            yield from zip(done, future.result(), strict=True)
-    except BrokenProcessPool as error:
-        raise ValueError("a decoding process was killed (out of memory?): try fewer --workers") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _decode_all(files: list[bytes]) -> list[Decoded | str]:
-    return [decode(data) for data in files]
-
-
 def main() -> None:
     """Pack and say what was packed. Exit code 2 for a user's mistake."""
     options = tyro.cli(Pack, prog="python -m pipelines.pack")
@@ -238,15 +274,19 @@ def main() -> None:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f"interrupted: {options.out} was not written", file=sys.stderr)
+        print(f"interrupted: {options.out} is not complete; the same command goes on with it", file=sys.stderr)
         sys.exit(130)
     sizes = ", ".join(f"{split.images:,} {name}" for name, split in manifest.splits.items())
     console.print(f"packed {manifest.source}: {sizes} images of {len(manifest.classes)} classes", markup=False)
-    console.print(f"  in {options.out.absolute()}, mean RGB {_rounded(manifest.mean_rgb)}", markup=False)
+    console.print(f"  in {options.out}, mean RGB {_rounded(manifest.mean_rgb)}", markup=False)
+    if manifest.set_aside:
+        counts = Counter(entry.split for entry in manifest.set_aside)
+        told = ", ".join(f"{count:,} of {split}" for split, count in counts.items())
+        console.print(f"  set aside: {told}; every one with its reason in {MANIFEST}", markup=False)
     for entry in manifest.set_aside[:20]:
         console.print(f"  set aside: {entry.split} {entry.key}: {entry.reason}", markup=False)
     if len(manifest.set_aside) > 20:
-        console.print(f"  … {len(manifest.set_aside)} set aside in all, listed in {MANIFEST}")
+        console.print(f"  … and {len(manifest.set_aside) - 20:,} more")
 
 
 def _rounded(values: tuple[float, ...]) -> str:

@@ -7,16 +7,20 @@ import hashlib
 import json
 import os
 import tempfile
+from bisect import bisect_right
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from pipelines.folder import Folder
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -32,6 +36,9 @@ SCHEMA = pa.schema(
     ]
 )
 """image: the encoded file. boxes: xmin, ymin, xmax, ymax in pixels."""
+
+INDEX = pa.schema([("label", pa.int32()), ("height", pa.int32()), ("width", pa.int32())])
+"""What a reader has to know of all images of a split before it opens a shard, in a file of its own."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,13 @@ class Split:
     """The files of a split, in order."""
 
     shards: tuple[ShardInfo, ...]
+    index: ShardInfo | None = None
+    """File of `INDEX`; data sets packed by the first version have none."""
+
+    @property
+    def files(self) -> tuple[ShardInfo, ...]:
+        """All of them."""
+        return self.shards if self.index is None else (self.index, *self.shards)
 
     @property
     def images(self) -> int:
@@ -89,7 +103,7 @@ class Manifest:
             raise ValueError("mean_rgb and covariance_rgb must be 3 and 3×3 finite numbers")
         if len(self.classes) != len(self.class_names):
             raise ValueError(f"{len(self.classes)} classes but {len(self.class_names)} class_names")
-        for shard in (shard for split in self.splits.values() for shard in split.shards):
+        for shard in (shard for split in self.splits.values() for shard in split.files):
             if Path(shard.file).name != shard.file:
                 raise ValueError(f"shard file {shard.file} is not a plain file name")
 
@@ -112,7 +126,10 @@ class Manifest:
             classes=tuple(raw["classes"]),
             class_names=tuple(raw["class_names"]),
             splits={
-                name: Split(tuple(ShardInfo(**shard) for shard in split["shards"]))
+                name: Split(
+                    tuple(ShardInfo(**shard) for shard in split["shards"]),
+                    ShardInfo(**split["index"]) if split.get("index") else None,
+                )
                 for name, split in raw["splits"].items()
             },
             mean_rgb=tuple(raw["mean_rgb"]),
@@ -121,20 +138,26 @@ class Manifest:
         )
 
 
-def read_manifest(root: Path) -> Manifest:
-    """The manifest of a packed data set. ValueError where there is none or it cannot be read."""
-    file = root / MANIFEST
-    if not root.is_dir():
+def read_manifest(root: Path | str) -> Manifest:
+    """The manifest of a packed data set, in a folder or at a URI.
+
+    ValueError where there is none or it cannot be read.
+    """
+    folder = Folder(str(root))
+    file = f"{folder.local or folder.uri}/{MANIFEST}"
+    if folder.local is not None and not folder.local.is_dir():
         raise ValueError(f"no folder {root}: pack a data set with python -m pipelines.pack SOURCE {root}")
-    if not file.is_file():
-        raise ValueError(
-            f"{root} is not a packed data set (no {MANIFEST}): python -m pipelines.pack SOURCE OUT makes one"
-        )
     try:
-        text = file.read_text(encoding="utf-8")
+        text = folder.read(MANIFEST).decode()
         found = json.loads(text)["format"]
         if found == FORMAT:
             return Manifest.from_json(text)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{root} is not a packed data set (no {MANIFEST}): python -m pipelines.pack SOURCE OUT makes one"
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged ({error!r}): pack the data set again") from error
     raise ValueError(f"{file} has format {found}, this version reads {FORMAT}: pack the data set again")
@@ -146,27 +169,25 @@ def verify(root: Path, manifest: Manifest, *, progress: Callable[[int, int], Non
     A shard that was verified before and has not been touched since (path, size, time of change, inode) is
     taken as read. ValueError naming the first shard that is missing or differs.
     """
-    memory = Path(tempfile.gettempdir()) / f"vgg-verified-{os.getuid()}" / f"{manifest.digest}.json"
     known: dict[str, list[int]] = {}
     with suppress(OSError, ValueError, TypeError):  # what is forgotten is read again
-        known = dict(json.loads(memory.read_text()))
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+        known = dict(json.loads(_memory(manifest).read_text()))
+    shards = [shard for split in manifest.splits.values() for shard in split.files]
     total, done = sum(shard.bytes for shard in shards), 0
 
     def check(shard: ShardInfo) -> tuple[str, list[int]]:
         file = root / shard.file
         if not file.is_file():
             raise ValueError(f"shard {file} is missing: pack the data set again")
-        status = file.stat()
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
-        if known.get(str(file.resolve())) != stamp:
+        stamp = _stamp(file)
+        if known.get(stamp[0]) != stamp[1]:
             with file.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             if digest != shard.sha256:
                 raise ValueError(
                     f"shard {file} is damaged: its SHA-256 is not the manifest's; copy or pack it again"
                 )
-        return str(file.resolve()), stamp
+        return stamp
 
     verified = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -175,64 +196,130 @@ def verify(root: Path, manifest: Manifest, *, progress: Callable[[int, int], Non
             done += shard.bytes
             if progress is not None:
                 progress(done, total)
-    with suppress(OSError):  # likewise
+    _remember(manifest, {**known, **verified})
+
+
+def note_verified(root: Path, manifest: Manifest) -> None:
+    """Let `verify` know that every file here had its digest when it was written."""
+    _remember(manifest, dict(_stamp(root / f.file) for split in manifest.splits.values() for f in split.files))
+
+
+def _stamp(file: Path) -> tuple[str, list[int]]:
+    status = file.stat()
+    return str(file.resolve()), [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def _memory(manifest: Manifest) -> Path:
+    return Path(tempfile.gettempdir()) / f"vgg-verified-{os.getuid()}" / f"{manifest.digest}.json"
+
+
+def _remember(manifest: Manifest, verified: dict[str, list[int]]) -> None:
+    memory = _memory(manifest)
+    with suppress(OSError):  # what is forgotten is read again
         memory.parent.mkdir(mode=0o700, exist_ok=True)
         partial = memory.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps({**known, **verified}))
+        partial.write_text(json.dumps(verified))
         partial.replace(memory)
 
 
 class Shards:
-    """One split, memory-mapped: any image by its place, nothing copied."""
+    """One split, memory-mapped: any image by its place, nothing copied. A shard is opened when it is needed."""
 
     def __init__(self, root: Path, manifest: Manifest, split: str) -> None:
-        """ValueError where the split is not there or a file is not an Arrow file of our schema."""
+        """ValueError where the split is not there, or a file is missing, cut or not of our schema."""
         if split not in manifest.splits:
             there = ", ".join(manifest.splits)
             raise ValueError(f"{root} has no split {split!r}, only {there}")
-        infos = manifest.splits[split].shards
-        tables = [self._open(root / info.file) for info in infos]
-        self.table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-        self.labels_N = self._column("label").astype(np.int64)
-        self.heights_N = self._column("height")
-        self.widths_N = self._column("width")
-        chunks = self.table.column("image").chunks
-        self._values = [np.frombuffer(chunk.buffers()[2] or b"", np.uint8) for chunk in chunks]
-        self._offsets = [
-            np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-            for chunk in chunks
-        ]
-        self._starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
-
-    @staticmethod
-    def _open(file: Path) -> pa.Table:
-        try:
-            table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-        except (OSError, pa.ArrowInvalid) as error:
-            raise ValueError(f"shard {file} cannot be read: {error}") from error
-        if table.schema != SCHEMA:
-            raise ValueError(f"shard {file} has another schema than this version: pack the data set again")
-        return table
-
-    def _column(self, name: str) -> np.ndarray:
-        return self.table.column(name).to_numpy()
+        self._root, self._infos = root, manifest.splits[split].shards
+        for info in manifest.splits[split].files:
+            _check_size(root / info.file, info.bytes)
+        index = manifest.splits[split].index
+        if index is not None:
+            rows = _open(root / index.file, INDEX)
+        else:
+            tables = [_open(root / info.file, SCHEMA).select(INDEX.names) for info in self._infos]
+            rows = pa.concat_tables(tables) if tables else INDEX.empty_table()
+        self.labels_N = _int32(rows, "label").astype(np.int64)
+        self.heights_N = _int32(rows, "height")
+        self.widths_N = _int32(rows, "width")
+        self._starts = np.cumsum([0, *(info.rows for info in self._infos)])
+        self._opened: dict[int, _Shard] = {}
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
     def encoded(self, i: int) -> np.ndarray:
         """The bytes of an image's file, uint8, a view of the mapped shard."""
-        chunk = int(np.searchsorted(self._starts, i, side="right")) - 1
-        first, last = self._offsets[chunk][i - self._starts[chunk] :][:2]
-        return self._values[chunk][first:last]
+        number = self._shard_of(i)
+        shard = self._opened.get(number)
+        if shard is None:
+            shard = self._opened[number] = _Shard(self._table(number))
+        return shard.encoded(i - int(self._starts[number]))
 
     def key(self, i: int) -> str:
         """Name of an image in its source."""
-        return self.table.column("key")[i].as_py()
+        return self._cell("key", i)
 
     def boxes(self, i: int) -> list[tuple[float, float, float, float]]:
         """Boxes of an image: xmin, ymin, xmax, ymax in pixels."""
-        return [tuple(box) for box in self.table.column("boxes")[i].as_py() or []]
+        return [tuple(box) for box in self._cell("boxes", i) or []]
+
+    def _shard_of(self, i: int) -> int:
+        return int(np.searchsorted(self._starts, i, side="right")) - 1
+
+    def _table(self, number: int) -> pa.Table:
+        return _open(self._root / self._infos[number].file, SCHEMA)
+
+    def _cell(self, column: str, i: int) -> Any:
+        number = self._shard_of(i)
+        return self._table(number).column(column)[i - int(self._starts[number])].as_py()
+
+
+class _Shard:
+    """The images of one file, as views of its map."""
+
+    def __init__(self, table: pa.Table) -> None:
+        chunks = table.column("image").chunks
+        self._starts = list(accumulate((len(chunk) for chunk in chunks), initial=0))
+        self._values = [np.frombuffer(chunk.buffers()[2] or b"", np.uint8) for chunk in chunks]
+        self._offsets = [
+            np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+            for chunk in chunks
+        ]
+
+    def encoded(self, row: int) -> np.ndarray:
+        chunk = bisect_right(self._starts, row) - 1
+        place, offsets = row - self._starts[chunk], self._offsets[chunk]
+        return self._values[chunk][offsets[place] : offsets[place + 1]]
+
+
+def _int32(table: pa.Table, name: str) -> np.ndarray:
+    """A column; `to_numpy` would import pandas for it, which takes a second and 30 MB."""
+    parts = [
+        np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk)]
+        for chunk in table.column(name).chunks
+        if len(chunk)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int32), *parts])
+
+
+def _check_size(file: Path, size: int) -> None:
+    try:
+        found = file.stat().st_size
+    except OSError as error:
+        raise ValueError(f"shard {file} cannot be read: {error.strerror}") from error
+    if found != size:
+        raise ValueError(f"shard {file} cannot be read: it has {found:,} bytes, {size:,} were packed")
+
+
+def _open(file: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"shard {file} cannot be read: {error}") from error
+    if table.schema != schema:
+        raise ValueError(f"shard {file} has another schema than this version: pack the data set again")
+    return table
 
 
 def samples(seed: int, first: int, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:

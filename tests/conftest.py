@@ -10,6 +10,7 @@ import pytest
 from cluster.local import LocalCluster
 from pipelines.pack import Pack, pack
 from tests.mlflow_server import MLflowServer
+from tests.object_store import KEYS, ObjectStore
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_namespaces = pytest.mark.skipif(
@@ -47,3 +48,17 @@ def digits(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("packed") / "digits"
     pack(Pack("digits", folder, workers=1))
     return folder
+
+
+@pytest.fixture(scope="session")
+def _object_store(tmp_path_factory) -> Iterator[ObjectStore]:
+    with ObjectStore(tmp_path_factory.mktemp("s3")) as store:
+        yield store
+
+
+@pytest.fixture
+def object_store(_object_store, monkeypatch) -> ObjectStore:
+    """A real S3 server that tests share: each keeps to a folder of its own."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    return _object_store

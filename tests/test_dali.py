@@ -1,6 +1,7 @@
 """DALI executes the draws: the pixels are PIL's, the batches those of the stream."""
 
 import io
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -83,6 +84,10 @@ def test_the_net_sees_pixels_plus_offset_in_channels_last(photos):
     assert images_BCHW.is_contiguous(memory_format=torch.channels_last)
     wanted = batch.images_BHWC[5, 7, 9].float() + batch.offset_BC[5]
     torch.testing.assert_close(images_BCHW[5, :, 7, 9], wanted)
+    over = torch.full_like(images_BCHW, torch.nan)
+    assert to_input(batch, over).data_ptr() == over.data_ptr()
+    assert torch.equal(over, images_BCHW)
+    assert torch.equal(to_input(batch, over[:3]), images_BCHW)  # of another size: not written over
 
 
 @pytest.mark.parametrize("world", [2, 3, 5])
@@ -193,3 +198,28 @@ def test_reference_sees_a_shifted_crop(photos):
     theirs = reference.crops(shards, range(4), moved, 224).astype(int)
     assert np.abs(ours - theirs).max() > 50
     assert io.BytesIO(shards.encoded(0).tobytes()).getvalue()[:2] == b"\xff\xd8"
+
+
+@pytest.mark.parametrize(("threads", "prefetch"), [(3, 1), (2, 5)])
+def test_threads_and_prefetch_do_not_change_a_byte(photos, threads, prefetch):
+    augment = Augment(64, 64, 96)
+    with loader(photos, augment, steps=4) as batches:
+        whole = list(batches)
+    with loader(photos, augment, steps=4, threads=threads, prefetch=prefetch) as batches:
+        other = list(batches)
+    assert len(other) == len(whole) == 4
+    for ours, theirs in zip(other, whole, strict=True):
+        assert torch.equal(ours.images_BHWC, theirs.images_BHWC)
+
+
+def test_a_loader_that_is_left_early_leaves_no_thread(photos):
+    before = threading.active_count()
+    with loader(photos, Augment(32, 32, 40), steps=50, prefetch=1) as batches:
+        next(batches)
+    assert threading.active_count() == before
+
+
+def test_an_ended_loader_stays_ended(photos):
+    with loader(photos, Augment(32, 32, 40), steps=1) as batches:
+        assert len(list(batches)) == 1
+        assert list(batches) == []

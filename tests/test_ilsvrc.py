@@ -29,7 +29,6 @@ FAULTS = {
     "devkit cut": ({"ILSVRC2012_devkit_t12.tar.gz": NOISE[:4000]}, r"devkit_t12\.tar\.gz is corrupt"),
     "boxes of garbage": ({"ILSVRC2012_bbox_val_v3.tgz": b"junk" * 99}, r"bbox_val_v3\.tgz is corrupt"),
     "boxes cut": ({"ILSVRC2012_bbox_val_v3.tgz": NOISE[:4000]}, r"bbox_val_v3\.tgz is corrupt"),
-    "boxes no XML": ({"ILSVRC2012_bbox_val_v3.tgz": NOISE}, r"bbox_val_v3\.tgz is corrupt"),
     "meta of garbage": ({"meta.mat": b"junk" * 400}, r"meta\.mat of .* is corrupt"),
     "meta empty": ({"meta.mat": b""}, r"meta\.mat of .* is corrupt"),
     "truth no number": ({TRUTH: b"1\nx\n2\n"}, rf"{TRUTH} of .* one class number a line"),

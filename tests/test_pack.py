@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from nvidia.dali import fn, pipeline_def, types
 from PIL import Image, ImageOps
 
 import pipelines.pack
-from pipelines.items import Item, Source
 from pipelines.pack import Pack, main, pack
 from pipelines.shards import Shards, read_manifest, verify
 from tests.test_sources import lay
@@ -281,31 +281,111 @@ def test_only_a_data_set_is_ever_replaced(tmp_path, kind):
     assert (out if kind == "file" else out / "thesis.tex").read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_in_the_middle_leaves_nothing(tmp_path, monkeypatch, workers):
-    """The source breaks after 40 files, past the first task of the processes."""
+def noisy(root, images=30):
+    """A folder of several shards of a megabyte."""
+    rng = np.random.default_rng(0)
+    noise = {}
+    for i in range(images):
+        image = Image.fromarray(rng.integers(0, 256, (300, 300, 3), np.uint8))
+        noise[f"{'val' if i % 10 == 9 else 'train'}/{'ab'[i % 2 if i % 10 < 9 else 0]}/{i:02d}.jpg"] = encoded(
+            image, quality=98
+        )
+    return lay(root, noise)
 
-    def items():
-        for i in range(40):
-            yield Item("train", str(i), "a", encoded(picture(i)))
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupted_packing_goes_on_with_what_is_left(tmp_path, monkeypatch, capsys, workers):
+    source, out = noisy(tmp_path / "source", images=80), tmp_path / "out"
+    options = Pack(str(source), out, shard_mb=1, workers=workers)
+    real, done = pipelines.pack.run_all, []
+
+    def cut(function, tasks, **how):
+        for number, result in enumerate(real(function, tasks, **how)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield result
+
+    monkeypatch.setattr(pipelines.pack, "run_all", cut)
+    with pytest.raises(KeyboardInterrupt):
+        pack(options)
+    assert names(tmp_path) == ["out.partial", "source"]
+
+    def counted(function, tasks, **how):
+        done.extend(task.name for task in tasks)
+        return real(function, tasks, **how)
+
+    monkeypatch.setattr(pipelines.pack, "run_all", counted)
+    manifest = pack(options)
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    assert 0 < len(done) <= len(shards) - 2
+    assert "shards are packed already" in capsys.readouterr().err
+    pack(Pack(str(source), tmp_path / "fresh", shard_mb=1, workers=1))
+    assert contents(out) == contents(tmp_path / "fresh")
+    assert names(tmp_path) == ["fresh", "out", "source"]
+
+
+@pytest.mark.parametrize("change", ["source", "shards", "damage"])
+def test_only_what_would_be_packed_again_alike_is_taken_over(tmp_path, monkeypatch, change):
+    source, out = noisy(tmp_path / "source"), tmp_path / "out"
+    real = pipelines.pack.run_all
+
+    def cut(*arguments, **how):
+        yield from list(real(*arguments, **how))[:2]
         raise KeyboardInterrupt
 
-    source = Source("test", ["a"], {}, {"train": 100, "val": 1}, items)
-    monkeypatch.setattr(pipelines.pack, "open_source", lambda *_, **__: source)
+    monkeypatch.setattr(pipelines.pack, "run_all", cut)
     with pytest.raises(KeyboardInterrupt):
-        pack(Pack("test", tmp_path / "out", workers=workers))
-    assert names(tmp_path) == []
+        pack(Pack(str(source), out, shard_mb=1, workers=1))
+    monkeypatch.setattr(pipelines.pack, "run_all", real)
+    shard_mb = 1
+    if change == "source":  # the same name and size, other bytes
+        file = source / "train" / "a" / "00.jpg"
+        data = bytearray(file.read_bytes())
+        data[-100] ^= 1
+        file.write_bytes(data)
+    elif change == "shards":
+        shard_mb = 2
+    else:
+        first = tmp_path / "out.partial" / "train-00000.arrow"
+        first.write_bytes(first.read_bytes()[:-10])
+    for name in ("out", "fresh"):
+        pack(Pack(str(source), tmp_path / name, shard_mb=shard_mb, workers=1))
+    assert contents(out) == contents(tmp_path / "fresh")
+
+
+def test_two_packings_of_one_folder_at_once(tmp_path):
+    source, out = folder(tmp_path / "source"), tmp_path / "out"
+    (tmp_path / "out.partial").mkdir()
+    with FileLock(tmp_path / "out.partial" / "lock"), pytest.raises(ValueError, match="by another process"):
+        pack(Pack(str(source), out, workers=1))
+    pack(Pack(str(source), out, workers=1))
+    assert names(tmp_path) == ["out", "source"]
+
+
+def test_packed_as_tasks_of_a_cluster(tmp_path, ray_cluster):
+    """The same bytes as by one process, from tasks that other processes of the cluster run."""
+    source = noisy(tmp_path / "source")
+    lay(source, {"train/a/cut.jpg": encoded(picture(0))[:300]})
+    manifest = pack(Pack(str(source), tmp_path / "ray", shard_mb=1, ray=ray_cluster.head.address))
+    assert [entry.key for entry in manifest.set_aside] == ["train/a/cut.jpg"]
+    pack(Pack(str(source), tmp_path / "one", shard_mb=1, workers=1))
+    assert contents(tmp_path / "ray") == contents(tmp_path / "one")
+
+
+def test_no_cluster_at_the_address(tmp_path):
+    with pytest.raises(ValueError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
+        pack(Pack(str(folder(tmp_path / "source")), tmp_path / "out", ray="127.0.0.1:1"))
 
 
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_packing_starts_anew(tmp_path, blow):
-    """The command itself, stopped while it writes. Killed outright it leaves its working folder, never OUT."""
+def test_interrupted_packing_goes_on(tmp_path, blow):
+    """The command itself, stopped while it writes. It leaves its working folder, never OUT."""
     source = folder(tmp_path / "source")
     lay(source, {f"train/a/more-{i}.jpg": encoded(picture(0)) for i in range(1500)})
     child = run(source, tmp_path / "out", "--workers", "1")
     try:
         deadline = time.monotonic() + 60
-        while not (tmp_path / "out.partial").exists():
+        while not (tmp_path / "out.partial" / "packing" / "plan").exists():
             assert child.poll() is None, child.stderr.read()
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -315,7 +395,7 @@ def test_interrupted_packing_starts_anew(tmp_path, blow):
         child.kill()
         child.wait()
     assert not (tmp_path / "out").exists()
-    assert (tmp_path / "out.partial").exists() == (blow == signal.SIGKILL)
+    assert (tmp_path / "out.partial").exists()
     if blow == signal.SIGINT:
         assert child.returncode == 130
         assert "interrupted" in told
@@ -323,7 +403,7 @@ def test_interrupted_packing_starts_anew(tmp_path, blow):
     for name in ("out", "fresh"):
         pack(Pack(str(source), tmp_path / name, workers=1))
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
-    assert not (tmp_path / "out.partial").exists()
+    assert names(tmp_path) == ["fresh", "out", "source"]
 
 
 def test_a_full_disk(tmp_path):
@@ -343,7 +423,34 @@ def test_a_full_disk(tmp_path):
     assert child.returncode == 2
     assert "error:" in told
     assert "Traceback" not in told
-    assert names(tmp_path) == ["source"]
+    assert names(tmp_path) == ["out.partial", "source"]
+    pack(Pack(str(source), tmp_path / "out", workers=1))  # there is room again
+    assert names(tmp_path) == ["out", "source"]
+
+
+def test_a_replacement_whose_last_step_fails(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    pack(Pack(str(folder(tmp_path / "1")), out, workers=1))
+    before = contents(out)
+    rename = Path.rename
+
+    def failing(self, target):
+        if self.name == "out.partial":
+            raise OSError("the disk is gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="the disk is gone"):
+        pack(Pack(str(folder(tmp_path / "2", train=3)), out, workers=1, overwrite=True))
+    assert contents(out) == before
+    assert "out.old" not in names(tmp_path)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_empty_folder_may_be_packed_into(tmp_path, overwrite):
+    (tmp_path / "out").mkdir()
+    pack(Pack(str(folder(tmp_path / "source")), tmp_path / "out", workers=1, overwrite=overwrite))
+    assert names(tmp_path) == ["out", "source"]
 
 
 def mistakes(root):

@@ -23,6 +23,7 @@ from cluster.strategy import Worker, data_parallel, first_problem, in_fixed_orde
 from pipelines.dali import Batch, EvalLoader, TrainLoader, to_input
 from pipelines.draw import Augment
 from pipelines.shards import Shards, read_manifest, share, verify
+from pipelines.stage import DEFAULT, Stage, stage
 from vgg import checkpoint
 from vgg.cut import Cut
 from vgg.folder import Folder
@@ -57,7 +58,9 @@ class Training:
         self.worker, self.job, self.recipe = worker, job, job.recipe
         if job.layout.decode != "cpu" and worker.device.type != "cuda":
             raise ValueError(f"--layout.decode {job.layout.decode} needs GPUs, and this worker has none")
-        self.folder, root = Folder(job.out), Path(job.data)
+        where = Path(job.layout.stage_dir) if job.layout.stage_dir else DEFAULT
+        root = stage(Stage(job.data, where, job.layout.stage_gb))
+        self.folder = Folder(job.out)
         self.manifest = read_manifest(root)
         if worker.local_rank == 0:
             verify(root, self.manifest)
@@ -133,6 +136,7 @@ class Training:
         job, recipe, progress, worker = self.job, self.recipe, self.progress, self.worker
         leaf_of_piece = torch.tensor(self.cut.leaf_of_piece, device=worker.device)
         pending: list[torch.Tensor] = []
+        images_BCHW: torch.Tensor | None = None
         with self._train_loader() as loader:
             started, waited = time.perf_counter(), 0.0
             while progress.step < self.total_steps and not exhausted(progress.plateau, recipe.schedule):
@@ -141,6 +145,7 @@ class Training:
                 waited += time.perf_counter() - asked
                 if self.journal is not None and not progress.losses and not pending:
                     self.journal.inputs(batch)
+                images_BCHW = to_input(batch, images_BCHW)
                 lr = learning_rate(recipe.optim.lr, progress.plateau, recipe.schedule)
                 masks_bF = dropout_masks(
                     job.seed,
@@ -154,7 +159,7 @@ class Training:
                 losses_piece = train_step(
                     self.parallel,
                     self.optimizer,
-                    to_input(batch),
+                    images_BCHW,
                     batch.labels_B,
                     masks_bF,
                     batch=recipe.train.batch,
@@ -226,6 +231,7 @@ class Training:
             device=worker.device,
             threads=worker.threads,
             placement=self.job.layout.decode,
+            prefetch=self.job.layout.prefetch,
         )
 
     def _validate(self, lr: float, *, counts: bool) -> bool:
@@ -241,6 +247,7 @@ class Training:
             device=worker.device,
             threads=worker.threads,
             placement=self.job.layout.decode,
+            prefetch=self.job.layout.prefetch,
         ) as batches:
             scores = score_crops(
                 self.net,

@@ -40,7 +40,8 @@ class Run:
     name: tyro.conf.Suppress[str]
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     data: str = ""
-    """Folder of the packed data set (see python -m pipelines.pack), the same on every node."""
+    """Folder of the packed data set (see python -m pipelines.pack), the same on every node, or a URI such as
+    s3://bucket/data, which each node first brings to its disk (--layout.stage-dir)."""
     out: str = ""
     """Folder of this run, or a URI such as s3://bucket/runs/d: checkpoints and result.json. A folder that
     holds the same run is taken up where it stopped."""
@@ -87,7 +88,7 @@ def execute(run: Run) -> Outcome | None:
     _check_layout(run.layout, recipe.train.batch)
     if not 0 <= run.seed < 2**63:
         raise ValueError(f"--seed {run.seed} must lie in [0, 2^63)")
-    manifest = read_manifest(Path(_absolute(run.data, "--data"))) if run.data else None
+    manifest = read_manifest(_absolute(run.data, "--data")) if run.data else None
     if run.dry_run:
         print_plan(run, manifest)
         return None
@@ -110,7 +111,7 @@ def execute(run: Run) -> Outcome | None:
     job = Job(
         recipe=recipe,
         recipe_name=run.name,
-        data=str(Path(run.data).absolute()),
+        data=_absolute(run.data, "--data"),
         out=out.uri if out.local is None else str(out.local),
         seed=run.seed,
         layout=run.layout,
@@ -194,6 +195,7 @@ def _check_layout(layout: Layout, batch: int) -> None:
             "at least 1",
         ),
         (layout.cpus_per_worker >= 1, "--layout.cpus-per-worker", "at least 1"),
+        (layout.prefetch >= 1, "--layout.prefetch", "at least 1"),
         (layout.max_failures >= 0, "--layout.max-failures", "not negative"),
     ]
     for good, flag, wanted in rules:

@@ -1,0 +1,217 @@
+"""The input pipeline beside others: `python -m benchmarks.data` (or `make bench-data`).
+
+    pack the photographs; then, for each round, each loader in turn, in a process and on cores of its own:
+        first batches; then as many as fit into the seconds asked for
+    medians over the rounds, ratios within each round, as a table and as JSON
+
+Peers come from a folder of their own, so that they never touch the project's environment:
+
+    uv pip install --target /tmp/peers --no-deps webdataset braceexpand litdata tifffile obstore
+    python -m benchmarks.data --peers /tmp/peers
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.loaders import LOADERS
+from benchmarks.machine import describe
+from pipelines.pack import Pack, pack
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = "ours"
+ONE = """
+import json, os, sys
+from pathlib import Path
+from benchmarks.data import measure
+name, folder, seconds, batch = sys.argv[1:]
+print(json.dumps(measure(name, Path(folder), float(seconds), int(batch))), flush=True)
+os._exit(0)  # the workers of an endless loader are not waited for
+"""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images a second, CPU time and memory of input pipelines."""
+
+    photographs: Path = ROOT.parent / "shared" / "data" / "imagenet-sample-250.tar"
+    """Archive of full-size JPEG files."""
+    peers: Path | None = None
+    """Folder that peers were installed to."""
+    loaders: tuple[str, ...] = tuple(LOADERS)
+    cores: tuple[int, ...] = (2,)
+    """Numbers of cores to measure on."""
+    rounds: int = 5
+    seconds: float = 6.0
+    """Of each measurement."""
+    batch: int = 128
+    out: Path = ROOT / "benchmarks" / "results" / "data.json"
+
+
+def prepare(photographs: Path, folder: Path) -> int:
+    """The photographs as files, and packed; how many there are."""
+    count = 0
+    with tarfile.open(photographs) as archive:
+        for member in archive:
+            stream = archive.extractfile(member) if member.isfile() else None
+            if stream is None:
+                continue
+            data = stream.read()
+            for split in ("train", "val") if count == 0 else ("train",):
+                file = folder / "files" / split / "photographs" / f"{count:04d}.JPEG"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
+            count += 1
+    pack(Pack(str(folder / "files"), folder / "packed"))
+    return count
+
+
+def measure(name: str, folder: Path, seconds: float, batch: int) -> dict[str, float]:
+    """One loader, here and now, on the cores this process may use."""
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(cores)
+    batches = LOADERS[name](folder, batch, cores)
+    for _ in range(3):
+        next(batches)
+    process = psutil.Process()
+    started, before, images = time.perf_counter(), _cpu_seconds(process), 0
+    while time.perf_counter() - started < seconds:
+        found = next(batches)
+        assert name.startswith("limit") or found.shape == (batch, 3, 224, 224), found.shape
+        images += batch
+    took = time.perf_counter() - started
+    return {
+        "images_per_s": images / took,
+        "cpu_ms_per_image": 1000 * (_cpu_seconds(process) - before) / images,
+        "peak_mb": sum(_peak_mb(each) for each in (process, *process.children(recursive=True))),
+    }
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
+
+
+def _peak_mb(process: psutil.Process) -> float:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1000
+
+
+def run_one(name: str, cores: int, folder: Path, options: Data) -> dict[str, float] | str:
+    """A loader in a process of its own; its figures, or why it has none."""
+    command = [sys.executable, "-c", ONE, name, str(folder), str(options.seconds), str(options.batch)]
+    path = os.pathsep.join(str(part) for part in (ROOT, options.peers) if part)
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(cores)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, allowed),
+    )
+    lines = done.stdout.splitlines()
+    if done.returncode == 0 and lines:
+        return json.loads(lines[-1])
+    return (done.stderr.strip() or "it ended without a word").splitlines()[-1]
+
+
+def compare(options: Data) -> dict[str, Any]:
+    """Every loader in turn, round after round."""
+    console = Console(stderr=True)
+    found: dict[str, Any] = {
+        "machine": describe(torch.device("cpu")),
+        "settings": {"rounds": options.rounds, "seconds": options.seconds, "batch": options.batch},
+        "results": [],
+        "skipped": {},
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        found["photographs"] = prepare(options.photographs, folder)
+        for cores in options.cores:
+            rounds: dict[str, list[dict[str, float]]] = {name: [] for name in options.loaders}
+            for number in range(options.rounds):
+                for name in options.loaders:
+                    if name in found["skipped"]:
+                        continue
+                    result = run_one(name, cores, folder, options)
+                    if isinstance(result, str):
+                        found["skipped"][name] = result
+                        console.print(f"skipped {name}: {result}", markup=False)
+                        continue
+                    rounds[name].append(result)
+                    rate = result["images_per_s"]
+                    console.print(
+                        f"{cores} core(s), round {number + 1}: {name}: {rate:.0f} images/s", markup=False
+                    )
+            found["results"] += summary(rounds, cores)
+    return found
+
+
+def summary(rounds: dict[str, list[dict[str, float]]], cores: int) -> list[dict[str, Any]]:
+    """Medians of each loader, and the median over the rounds of how many times ours is as fast."""
+    rows = []
+    for name, results in rounds.items():
+        if not results:
+            continue
+        row: dict[str, Any] = {"loader": name, "cores": cores}
+        for figure in results[0]:
+            row[figure] = median(result[figure] for result in results)
+        row["images_per_s_rounds"] = [result["images_per_s"] for result in results]
+        pairs = zip(rounds.get(REFERENCE, []), results, strict=False)
+        ratios = [ours["images_per_s"] / theirs["images_per_s"] for ours, theirs in pairs]
+        row["ours_is_times_as_fast"] = median(ratios) if ratios else None
+        rows.append(row)
+    return rows
+
+
+def table(found: dict[str, Any]) -> Table:
+    """The results to read."""
+    shown = Table("cores", "loader", "images/s", "ours is", "CPU ms an image", "peak MB")
+    for row in found["results"]:
+        ratio = row["ours_is_times_as_fast"]
+        shown.add_row(
+            str(row["cores"]),
+            row["loader"],
+            f"{row['images_per_s']:,.0f}",
+            f"{ratio:.2f} ×" if ratio else "",
+            f"{row['cpu_ms_per_image']:.2f}",
+            f"{row['peak_mb']:,.0f}",
+        )
+    return shown
+
+
+def main() -> None:
+    """Exit code 2 where the photographs or a loader are not there."""
+    options = tyro.cli(Data, prog="python -m benchmarks.data")
+    console = Console(soft_wrap=True)
+    if not options.photographs.is_file():
+        console.print(f"error: no photographs at {options.photographs}: pass --photographs", style="red")
+        sys.exit(2)
+    if unknown := set(options.loaders) - set(LOADERS):
+        console.print(f"error: --loaders {unknown.pop()}: there are {', '.join(LOADERS)}", style="red")
+        sys.exit(2)
+    found = compare(options)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(found, indent=1) + "\n")
+    console.print(table(found))
+    console.print(f"written to {options.out}", markup=False)
+
+
+if __name__ == "__main__":
+    main()
