@@ -1,13 +1,16 @@
 """Whole images, rescaled but not cut, in batches of one shape: nothing is padded.
 
-Pixels are those of `pipelines.dali`: a triangle filter, antialiased, rounded to 8 bits.
+Pixels are those of `pipelines.dali`: a triangle filter, antialiased, rounded to 8 bits. DALI decodes, and on a
+GPU it rescales as well; on the CPU `pipelines.resample` does.
 
 Shapes: B images of a batch, H and W their sides in pixels, C = 3 (RGB, 0 to 255).
 """
 
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -17,6 +20,7 @@ from nvidia.dali import fn, pipeline_def, types
 
 from pipelines.dali import PREFETCH, Placement
 from pipelines.draw import rescaled
+from pipelines.resample import resample
 from pipelines.shards import Shards
 
 READ_AT_ONCE = 32  # images that DALI decodes together, whatever their shapes
@@ -56,10 +60,11 @@ def whole_images(
     reads = [slice(first, first + READ_AT_ONCE) for first in range(0, len(images_N), READ_AT_ONCE)]
     held: deque[Any] = deque(maxlen=PREFETCH + 3)  # DALI reads these arrays without a copy
 
-    def feed() -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
+    def feed() -> Iterator[tuple[list[np.ndarray], ...]]:
         for rows in reads:
             files = [shards.encoded(int(i)) for i in images_N[rows]]
-            held.append((files, list(shape_N2[rows].astype(np.float32))))
+            sizes = list(shape_N2[rows].astype(np.float32))
+            held.append((files,) if placement == "cpu" else (files, sizes))
             yield held[-1]
 
     pipe = _graph(
@@ -71,35 +76,46 @@ def whole_images(
         prefetch_queue_depth=PREFETCH,
     )
     pipe.build()
-    for rows in reads:
-        try:
-            (rescaled_images,) = pipe.run()
-        except RuntimeError as error:
-            keys = ", ".join(shards.key(int(i)) for i in images_N[rows][:3])
-            raise ValueError(f"an image of the batch of {keys}, … cannot be decoded: {error}") from error
-        place = 0
-        for shape, group in groupby(shape_N2[rows].tolist()):
-            count = len(list(group))
-            most = max(1, pixels // (shape[0] * shape[1]))
-            for first in range(place, place + count, most):
-                chosen = range(first, min(first + most, place + count))
-                images_BHWC = torch.stack([torch.as_tensor(_array(rescaled_images, i)) for i in chosen])
-                yield WholeBatch(images_BHWC.to(device), images_N[rows][chosen.start : chosen.stop])
-            place += count
+    with ThreadPoolExecutor(threads) as pool:
+        for rows in reads:
+            try:
+                (found,) = pipe.run()
+            except RuntimeError as error:
+                keys = ", ".join(shards.key(int(i)) for i in images_N[rows][:3])
+                raise ValueError(f"an image of the batch of {keys}, … cannot be decoded: {error}") from error
+            shapes = shape_N2[rows].tolist()
+            if placement == "cpu":
+                one = partial(_rescaled, found, shapes)
+                images = [torch.from_numpy(image) for image in pool.map(one, range(len(shapes)))]
+            else:
+                images = [torch.from_dlpack(found[i]) for i in range(len(shapes))]
+            place = 0
+            for (height, width), group in groupby(shapes):
+                stop, most = place + len(list(group)), max(1, pixels // (height * width))
+                for first in range(place, stop, most):
+                    chosen = slice(first, min(first + most, stop))
+                    yield WholeBatch(torch.stack(images[chosen]).to(device), images_N[rows][chosen])
+                place = stop
 
 
-def _array(images: Any, i: int) -> Any:
-    """One image of DALI's output, on whichever device it lies."""
-    image = images[i]
-    return torch.from_dlpack(image) if hasattr(image, "__dlpack__") else np.asarray(image)
+def _rescaled(decoded: Any, shapes: list[list[int]], i: int) -> np.ndarray:
+    """Image `i` of DALI's output at its shape, uint8 [H, W, C]."""
+    image_HWC = np.asarray(decoded.at(i))
+    scaled_HWC = np.empty((*shapes[i], 3), np.uint8)
+    resample(scaled_HWC, image_HWC, np.zeros(2, np.float32), np.array(image_HWC.shape[:2], np.float32), False)
+    return scaled_HWC
 
 
 @pipeline_def
 def _graph(feed: Iterator[Any], placement: Placement) -> Any:
-    file, size = fn.external_source(feed, num_outputs=2, batch=True, no_copy=True)
+    """Whole images, rescaled where that is done on the GPU."""
+    outputs = 1 if placement == "cpu" else 2
+    file, *size = fn.external_source(feed, num_outputs=outputs, batch=True, no_copy=True)
     decoded = fn.decoders.image(
         file, device="mixed" if placement == "gpu" else "cpu", output_type=types.DALIImageType.RGB
     )
-    if placement == "regions":
-        decoded = decoded.gpu()
-    return fn.resize(decoded, size=size, interp_type=types.DALIInterpType.INTERP_LINEAR, antialias=True)
+    if placement == "cpu":
+        return decoded
+    return fn.resize(
+        decoded.gpu(), size=size[0], interp_type=types.DALIInterpType.INTERP_LINEAR, antialias=True
+    )
