@@ -39,7 +39,7 @@ fi
 
 build() { # IMAGE, Dockerfile, context
     say "building $1"
-    buildah build --isolation chroot --network host --build-arg BASE=localhost/vgg-base "${lent[@]}" \
+    buildah build --layers --isolation chroot --network host --build-arg BASE=localhost/vgg-base "${lent[@]}" \
         --file "$2" --tag "$1" "$3"
 }
 build vgg-study:0.1.0 k8s/Dockerfile .

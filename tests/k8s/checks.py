@@ -48,6 +48,7 @@ def problems(
         found += [f"{where}: {text}" for text in references(pod, [*objects, *outside], secrets)]
     everything = [*objects, *outside]
     found += _selectors(objects, everything)
+    found += _rights(objects)
     if any(o["kind"] == "Namespace" for o in objects):
         found += access(objects)
     return found
@@ -131,6 +132,15 @@ def _ray(o: Object) -> Iterator[str]:
         mounts = {mount["mountPath"] for mount in first.get("volumeMounts") or []}
         if not {"/tmp", "/data"} <= mounts:
             yield f"{where}: lost mounts, has {sorted(mounts)}"
+
+
+def _rights(objects: list[Object]) -> Iterator[str]:
+    for o in objects:
+        for rule in o.get("rules") or [] if o["kind"] in ("Role", "ClusterRole") else []:
+            if "*" in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]:
+                yield f"{label(o)} grants everything of something"
+            if "secrets" in rule["resources"] and not rule.get("resourceNames"):
+                yield f"{label(o)} grants every Secret"
 
 
 def _selectors(objects: list[Object], everything: list[Object]) -> Iterator[str]:

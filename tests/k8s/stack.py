@@ -41,19 +41,23 @@ class Stack:
             (Path(self._paths[path]) / key).write_text(self.secrets[name][key])
 
     def __enter__(self) -> "Stack":
-        self._hosts.mkdir(parents=True)
-        (self._hosts / "hosts").write_text(f"127.0.0.1 localhost {' '.join(SERVICES)}\n")
-        subprocess.run(["ip", "netns", "add", self._namespace], check=True)
-        subprocess.run(["ip", "-n", self._namespace, "link", "set", "lo", "up"], check=True)
+        try:
+            self._hosts.mkdir(parents=True)
+            (self._hosts / "hosts").write_text(f"127.0.0.1 localhost {' '.join(SERVICES)}\n")
+            subprocess.run(["ip", "netns", "add", self._namespace], check=True)
+            subprocess.run(["ip", "-n", self._namespace, "link", "set", "lo", "up"], check=True)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         for process in reversed(self._processes):
             process.kill()  # of its process namespace: everything in it ends
             process.wait()
-        subprocess.run(["ip", "netns", "delete", self._namespace], check=True)
-        shutil.rmtree(self._hosts)
-        shutil.rmtree(self.folder)
+        subprocess.run(["ip", "netns", "delete", self._namespace], check=False)
+        shutil.rmtree(self._hosts, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def environment(self, container: Object) -> dict[str, str]:
         """Variables of a container, as the kubelet resolves them."""

@@ -60,7 +60,10 @@ def test_promises(overlay):
     workers, gpus, processes, registry = PROMISED[overlay]
     platform, job = rendered(overlay), rendered(f"{overlay}/job")
     cluster, batch = find(platform, "RayCluster"), find(job, "RayJob")
-    assert cluster_spec(batch) == cluster_spec(cluster), "the batch job's cluster is the interactive one's copy"
+    copied = json.dumps(cluster_spec(batch)).replace(
+        f'"vgg/job": "{batch["metadata"]["name"]}"', '"vgg/job": "interactive"'
+    )
+    assert json.loads(copied) == cluster_spec(cluster), "the batch job's cluster is the interactive one's copy"
     (group,) = cluster["spec"]["workerGroupSpecs"]
     assert group["replicas"] == workers
     (container,) = group["template"]["spec"]["containers"]
@@ -85,6 +88,20 @@ def test_promises(overlay):
     assert run.out == f"s3://runs/{batch['metadata']['name']}"
     assert batch["spec"]["backoffLimit"] > 0
     assert run.data.startswith("/data/")
+
+
+@needs_kustomize
+def test_laptop_has_room():
+    """4 CPUs and 16 GiB hold the platform, the interactive cluster and a batch job beside kind's own Pods."""
+    asked = {"cpu": 1.05, "memory": 1.0 * 2**30}  # kind's control plane, CoreDNS, KubeRay's operator
+    for where, pod in pods([*rendered("local-cpu"), *rendered("local-cpu/job")]):
+        count = 2 if where.endswith("workers") else 1
+        for name in asked:
+            main = sum(quantity(c["resources"]["requests"][name]) for c in pod["spec"]["containers"])
+            first = [quantity(c["resources"]["requests"][name]) for c in pod["spec"].get("initContainers", [])]
+            asked[name] += count * max([main, *first])
+    assert asked["cpu"] <= 4, asked
+    assert asked["memory"] <= 16 * 2**30, asked
 
 
 @needs_kustomize
@@ -223,7 +240,9 @@ def test_checkov(tmp_path):
     """checkov on all objects and on the Pods inside the custom ones; its config has the exceptions."""
     checkov = os.environ.get("CHECKOV") or shutil.which("checkov")
     if checkov is None:
-        pytest.skip("checkov is not installed (its dependencies are many: give it an environment of its own)")
+        pytest.skip(
+            "checkov is not installed (in an environment of its own: uv tool install checkov; or set CHECKOV)"
+        )
     for target in TARGETS:
         objects = rendered(target)
         wrapped = []

@@ -196,6 +196,7 @@ def test_retry_resumes(stack, seen):
 
 
 def test_large_artifact(seen):
+    print(f"up in {seen['upload seconds']:.1f} s, down in {seen['download seconds']:.1f} s")
     assert seen["bytes"] == ARTIFACT_BYTES
     assert seen["same"]
 
@@ -206,10 +207,13 @@ def test_page(stack, seen):
     login = stack.secrets["mlflow-login"]
     env = {"HOME": "/tmp", "PYTHONPATH": str(K8S.parent)}
     env |= {"WEB_USER": login["username"], "WEB_PASSWORD": login["password"]}
-    picture = Path(os.environ.get("VGG_SCREENSHOT", stack.folder / "page.png"))
+    picture = stack.folder / "page.png"
     command = ["python", "-m", "tests.k8s.browser"]
     (run,) = [run for run in seen["runs"] if run["tags"].get("kind") == "train"]
-    address = f"http://mlflow:5000/#/experiments/{seen['experiment']}/runs"
+    # As after `kubectl port-forward`; another origin would have to be among the allowed ones.
+    address = f"http://localhost:5000/#/experiments/{seen['experiment']}/runs"
     shown = stack.run("page", [*command, address, run["name"], str(picture)], env)
     assert run["name"] in shown
     assert picture.read_bytes().startswith(b"\x89PNG")
+    if "VGG_SCREENSHOT" in os.environ:  # to look at it
+        shutil.copy(picture, os.environ["VGG_SCREENSHOT"])
