@@ -1,0 +1,166 @@
+"""Test protocols beside the plain loop: `python -m benchmarks.protocols`.
+
+    for each photograph, in turn: 150 crops one at a time through torchvision's vgg16 and PIL; our multi-crop;
+    our dense; all at Q = 256, 384, 512 from the file's bytes on
+    medians of the ratios, and how far our posteriors are from the plain loop's, as a table and as JSON
+
+Shapes: K classes.
+"""
+
+import io
+import json
+import os
+import random
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+import torchvision
+import tyro
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch.nn import Module
+
+from benchmarks.machine import describe
+from pipelines.pack import Pack, pack
+from pipelines.shards import Shards, read_manifest
+from pipelines.whole import whole_images
+from vgg.initialise import initialise
+from vgg.model import VGG, Architecture, to_torchvision
+from vgg.protocol import dense, multi_crop
+
+ROOT = Path(__file__).resolve().parent.parent
+SCALES = (256, 384, 512)
+
+
+@dataclass(frozen=True)
+class Protocols:
+    """Seconds an image of each protocol."""
+
+    photographs: Path = ROOT.parent / "shared" / "data" / "imagenet-sample-250.tar"
+    """Archive of full-size JPEG files."""
+    images: int = 5
+    threads: int = os.cpu_count() or 1
+    out: Path = ROOT / "benchmarks" / "results" / "protocols.json"
+
+
+def main() -> None:
+    """Measure and write."""
+    options = tyro.cli(Protocols, prog="python -m benchmarks.protocols")
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        shards = _packed(options, Path(folder))
+        rows = measure(shards, range(len(shards)), options.threads)
+    ratios = {
+        "naive / multi-crop": median(row["naive"] / row["multi-crop"] for row in rows),
+        "multi-crop / dense": median(row["multi-crop"] / row["dense"] for row in rows),
+    }
+    result = {
+        "machine": describe(torch.device("cpu")),
+        "threads": options.threads,
+        "ratios": ratios,
+        "largest_difference": max(row["difference"] for row in rows),
+        "images": rows,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    table = Table("", "seconds an image, median")
+    for name in ("naive", "multi-crop", "dense"):
+        table.add_row(name, f"{median(row[name] for row in rows):.2f}")
+    for name, ratio in ratios.items():
+        table.add_row(name, f"{ratio:.2f} times")
+    Console().print(table)
+
+
+@torch.inference_mode()
+def measure(shards: Shards, images: range, threads: int) -> list[dict[str, float]]:
+    """Seconds of each protocol for each image, in an order drawn anew for each."""
+    net = VGG(Architecture("D", 1000, 224))
+    initialise(net, "glorot", 0)
+    naive_net = torchvision.models.vgg16(weights=None).eval()
+    naive_net.load_state_dict(to_torchvision(net))
+    ours = net.to(memory_format=torch.channels_last).eval()
+    mean_C = np.array([123.7, 116.3, 103.5], np.float32)
+    rows = []
+    for place, image in enumerate(images):
+        ways: dict[str, Callable[[], np.ndarray]] = {
+            "naive": lambda image=image: naive(naive_net, shards.encoded(image).tobytes(), mean_C),
+            "multi-crop": lambda image=image: many(ours, shards, image, mean_C, threads),
+            "dense": lambda image=image: whole(ours, shards, image, mean_C, threads),
+        }
+        found, row = {}, {}
+        for name in random.Random(place).sample(list(ways), len(ways)):
+            began = time.perf_counter()
+            found[name] = ways[name]()
+            row[name] = time.perf_counter() - began
+        row["difference"] = float(np.abs(found["naive"] - found["multi-crop"]).max())
+        print(
+            f"{shards.key(image)}: " + ", ".join(f"{key} {value:.3g}" for key, value in row.items()), flush=True
+        )
+        rows.append(row)
+    return rows
+
+
+def naive(net: Module, file: bytes, mean_C: np.ndarray) -> np.ndarray:
+    """150 crops, each cut, scored and soft-maxed on its own: the mean posterior [K]."""
+    image = Image.open(io.BytesIO(file)).convert("RGB")
+    posteriors = []
+    for scale in SCALES:
+        width, height = (round(length * scale / min(image.size)) for length in image.size)
+        rescaled = image.resize((width, height), Image.Resampling.BILINEAR)
+        for i in range(5):
+            for j in range(5):
+                top, left = int((height - 224) * i / 4 + 0.5), int((width - 224) * j / 4 + 0.5)
+                crop = rescaled.crop((left, top, left + 224, top + 224))
+                for view in (crop, crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
+                    pixels_HWC = np.asarray(view, np.float32) - mean_C
+                    posteriors.append(net(torch.from_numpy(pixels_HWC).permute(2, 0, 1)[None]).softmax(1))
+    return torch.cat(posteriors).mean(0).numpy()
+
+
+def many(net: VGG, shards: Shards, image: int, mean_C: np.ndarray, threads: int) -> np.ndarray:
+    """The same by our multi-crop."""
+    found = [
+        multi_crop(net, images_BCHW, side=224, batch=50)
+        for images_BCHW in _rescaled(shards, image, mean_C, threads)
+    ]
+    return torch.cat(found).mean(0).numpy()
+
+
+def whole(net: VGG, shards: Shards, image: int, mean_C: np.ndarray, threads: int) -> np.ndarray:
+    """The dense protocol's posterior [K]."""
+    return torch.cat([dense(net, each) for each in _rescaled(shards, image, mean_C, threads)]).mean(0).numpy()
+
+
+def _rescaled(shards: Shards, image: int, mean_C: np.ndarray, threads: int) -> list[torch.Tensor]:
+    device, images = torch.device("cpu"), np.array([image])
+    return [
+        (batch.images_BHWC.float() - torch.from_numpy(mean_C)).permute(0, 3, 1, 2)
+        for scale in SCALES
+        for batch in whole_images(shards, images, scale=scale, pixels=1, device=device, threads=threads)
+    ]
+
+
+def _packed(options: Protocols, folder: Path) -> Shards:
+    with tarfile.open(options.photographs) as archive:
+        names = [name for name in archive.getnames() if name.lower().endswith(".jpeg")]
+        for split in ("train", "val"):
+            for name in names[:: len(names) // options.images][: options.images]:
+                member = archive.extractfile(name)
+                assert member is not None
+                target = folder / "source" / split / "photographs" / Path(name).name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(member.read())
+    pack(Pack(str(folder / "source"), folder / "packed", workers=1))
+    return Shards(folder / "packed", read_manifest(folder / "packed"), "val")
+
+
+if __name__ == "__main__":
+    main()
