@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -91,9 +92,9 @@ def measure(shards: Shards, images: range, threads: int) -> list[dict[str, float
     rows = []
     for place, image in enumerate(images):
         ways: dict[str, Callable[[], np.ndarray]] = {
-            "naive": lambda image=image: naive(naive_net, shards.encoded(image).tobytes(), mean_C),
-            "multi-crop": lambda image=image: many(ours, shards, image, mean_C, threads),
-            "dense": lambda image=image: whole(ours, shards, image, mean_C, threads),
+            "naive": partial(naive, naive_net, shards.encoded(image).tobytes(), mean_C),
+            "multi-crop": partial(many, ours, shards, image, mean_C, threads),
+            "dense": partial(whole, ours, shards, image, mean_C, threads),
         }
         found, row = {}, {}
         for name in random.Random(place).sample(list(ways), len(ways)):
