@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -137,8 +138,9 @@ def _from_torchvision(file: Path) -> Net:
             state = load_file(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, SafetensorError, ValueError, EOFError) as error:
-        raise ValueError(f"{file} cannot be read as a state dict: {error}") from error
+    except (OSError, RuntimeError, SafetensorError, ValueError, EOFError, UnpicklingError) as error:
+        reason = str(error).partition(". ")[0]  # torch goes on to advise against its own safety
+        raise ValueError(f"{file} cannot be read as a state dict: {reason}") from error
     if not isinstance(state, dict) or "classifier.6.weight" not in state:
         raise ValueError(f"{file} is not a state dict of torchvision's vgg11, vgg13, vgg16 or vgg19")
     architecture = _torchvision_architecture(file, state)
