@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from functools import cache
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -41,7 +42,7 @@ def seeds() -> list[bytes]:
     """Small files of every kind that is read."""
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).resize((48, 36), 3)
-    kinds = [
+    kinds: list[tuple[str, dict[str, Any]]] = [
         ("JPEG", {}),
         ("JPEG", {"progressive": True}),
         ("JPEG", {"subsampling": 0, "restart_marker_blocks": 2}),
