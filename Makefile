@@ -5,7 +5,7 @@ BIN := .venv/bin
 DATA ?= digits
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: .venv/.done  ## make .venv from requirements.lock
 
@@ -34,7 +34,11 @@ lint: setup  ## ruff and mypy
 test: lint  ## lint, types and tests
 	$(BIN)/python -m pytest
 
+bench-data: setup  ## the input pipeline beside others, and cores for a rate; PEERS=folder, see benchmarks/README.md
+	$(BIN)/python -m benchmarks.data $(if $(PEERS),--peers "$(PEERS)")
+	$(BIN)/python -m benchmarks.stall
+
 clean:  ## remove what the demo and the tools made; .venv stays
 	rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo stop lint test clean
+.PHONY: help setup demo stop lint test bench-data clean

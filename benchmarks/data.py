@@ -136,6 +136,7 @@ def compare(options: Data) -> dict[str, Any]:
     console = Console(stderr=True)
     found: dict[str, Any] = {
         "machine": describe(torch.device("cpu")),
+        "load_average_before": os.getloadavg()[0],
         "settings": {"rounds": options.rounds, "seconds": options.seconds, "batch": options.batch},
         "results": [],
         "skipped": {},
@@ -164,7 +165,10 @@ def compare(options: Data) -> dict[str, Any]:
 
 
 def summary(rounds: dict[str, list[dict[str, float]]], cores: int) -> list[dict[str, Any]]:
-    """Medians of each loader, and the median over the rounds of how many times ours is as fast."""
+    """Medians of each loader, and medians over the rounds of how it compares with ours in the same round.
+
+    On a machine that others use too, CPU time tells more than images/s.
+    """
     rows = []
     for name, results in rounds.items():
         if not results:
@@ -173,24 +177,27 @@ def summary(rounds: dict[str, list[dict[str, float]]], cores: int) -> list[dict[
         for figure in results[0]:
             row[figure] = median(result[figure] for result in results)
         row["images_per_s_rounds"] = [result["images_per_s"] for result in results]
-        pairs = zip(rounds.get(REFERENCE, []), results, strict=False)
-        ratios = [ours["images_per_s"] / theirs["images_per_s"] for ours, theirs in pairs]
-        row["ours_is_times_as_fast"] = median(ratios) if ratios else None
+        pairs = list(zip(rounds.get(REFERENCE, []), results, strict=False))
+        faster = [ours["images_per_s"] / theirs["images_per_s"] for ours, theirs in pairs]
+        dearer = [theirs["cpu_ms_per_image"] / ours["cpu_ms_per_image"] for ours, theirs in pairs]
+        row["ours_is_times_as_fast"] = median(faster) if pairs else None
+        row["takes_times_our_cpu"] = median(dearer) if pairs else None
         rows.append(row)
     return rows
 
 
 def table(found: dict[str, Any]) -> Table:
     """The results to read."""
-    shown = Table("cores", "loader", "images/s", "ours is", "CPU ms an image", "peak MB")
+    shown = Table("cores", "loader", "images/s", "ours is", "CPU ms an image", "of ours", "peak MB")
     for row in found["results"]:
-        ratio = row["ours_is_times_as_fast"]
+        faster, dearer = row["ours_is_times_as_fast"], row["takes_times_our_cpu"]
         shown.add_row(
             str(row["cores"]),
             row["loader"],
             f"{row['images_per_s']:,.0f}",
-            f"{ratio:.2f} ×" if ratio else "",
+            f"{faster:.2f} ×" if faster else "",
             f"{row['cpu_ms_per_image']:.2f}",
+            f"{dearer:.2f} ×" if dearer else "",
             f"{row['peak_mb']:,.0f}",
         )
     return shown

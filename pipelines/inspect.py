@@ -5,6 +5,7 @@ Prints counts, classes, sizes, pixel statistics and what was set aside, and writ
 
 import io
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,11 @@ def inspect(options: Inspect, console: Console) -> Path:
         console.print(table)
     deviation_C = np.sqrt(np.diag(manifest.covariance_rgb))
     console.print(f"mean RGB {_numbers(manifest.mean_rgb)}, standard deviation {_numbers(deviation_C)}")
-    console.print(f"{len(manifest.set_aside):,} files of the source set aside")
+    counts = Counter(entry.split for entry in manifest.set_aside)
+    told = ", ".join(f"{count:,} of {split}" for split, count in sorted(counts.items()))
+    console.print(
+        f"{len(manifest.set_aside):,} files of the source set aside{told and ': '}{told}", markup=False
+    )
     for entry in manifest.set_aside[:LISTED]:
         console.print(f"  {entry.split} {entry.key}: {entry.reason}", markup=False)
     if len(manifest.set_aside) > LISTED:

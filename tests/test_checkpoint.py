@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
+from pipelines.folder import Folder
 from vgg import checkpoint
-from vgg.folder import Folder
 
 
 def state(step, fill=1.0):

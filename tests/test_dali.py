@@ -22,7 +22,18 @@ CPU = {"device": torch.device("cpu"), "threads": 1}
 def photos(tmp_path_factory):
     """Packed files of many shapes and kinds; no chroma subsampling, which decoders fill in differently."""
     folder = tmp_path_factory.mktemp("photos")
-    shapes = [(375, 500), (500, 333), (240, 900), (64, 64), (1200, 800), (31, 45), (257, 256), (700, 701)]
+    shapes = [
+        (375, 500),
+        (500, 333),
+        (240, 900),
+        (64, 64),
+        (1200, 800),
+        (31, 45),
+        (257, 256),
+        (700, 701),
+        (1, 1),
+        (2, 40),
+    ]
     for label in ("a", "b"):
         for split in ("train", "val"):
             (folder / "source" / split / label).mkdir(parents=True)

@@ -21,8 +21,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from cluster.strategy import Worker
+from pipelines.folder import Folder
 from pipelines.pack import Pack, pack
 from pipelines.shards import Shards, read_manifest
+from pipelines.stage import Stage
 from pipelines.whole import whole_images
 from tests import training
 from tests.conftest import ROOT
@@ -30,7 +32,6 @@ from tests.photos import picture
 from vgg import checkpoint, posteriors
 from vgg import evaluate as evaluation
 from vgg.evaluate import Evaluation, asked_tests
-from vgg.folder import Folder
 from vgg.initialise import initialise
 from vgg.model import CONFIGURATIONS, VGG, Architecture
 from vgg.nets import open_net
@@ -160,7 +161,7 @@ def test_posteriors_are_those_of_plain_pytorch(data, run, protocol):
     """
     exact = 1e-3 if protocol == "single-crop" else 1e-5
     net, part, images = open_net(run), Part(protocol, 72), range(BLOCK, BLOCK + 6)
-    score = scorer(CPU, Scoring((net,), str(data), "val"))
+    score = scorer(CPU, Scoring((net,), Stage(str(data)), "val"))
     found = score(Task(0, part, images.start, images.stop))
     shards = Shards(data, read_manifest(data), "val")
     for rescaled, tolerance in ((rescaled_by_us, exact), (rescaled_by_pil, 5e-3)):
@@ -175,7 +176,7 @@ def test_posteriors_are_those_of_plain_pytorch(data, run, protocol):
 def test_the_number_of_crops_at_once_changes_nothing(data, run, protocol):
     net, task = open_net(run), Task(0, Part(protocol, 72), 0, 7)
     first, *others = (
-        scorer(CPU, Scoring((net,), str(data), "val", batch=batch))(task) for batch in (32, 1, 500)
+        scorer(CPU, Scoring((net,), Stage(str(data)), "val", batch=batch))(task) for batch in (32, 1, 500)
     )
     for other in others:
         np.testing.assert_allclose(other, first, atol=1e-6)
@@ -222,7 +223,7 @@ def test_every_test_leaves_its_result(evaluated, data):
 def test_several_scales_are_the_mean_of_each(evaluated, data, run):
     _, folder = evaluated
     net = open_net(run)
-    score = scorer(CPU, Scoring((net,), str(data), "val"))
+    score = scorer(CPU, Scoring((net,), Stage(str(data)), "val"))
     each = [score(Task(0, Part("dense", scale), 0, 40)) for scale in (64, 72, 80)]
     kept = posteriors.read(Folder(str(folder)), "dense-64+72+80/posteriors.arrow")
     np.testing.assert_allclose(kept.posteriors_NK[:40], np.mean(each, axis=0), atol=1e-6)

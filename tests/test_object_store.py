@@ -2,8 +2,8 @@
 
 import torch
 
+from pipelines.folder import Folder
 from vgg import checkpoint
-from vgg.folder import Folder
 
 
 def test_checkpoints_on_an_object_store(object_store):

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipelines.folder import Folder
 from vgg import posteriors
 from vgg.ensemble import Ensemble, ensemble, pairs, read_test
-from vgg.folder import Folder
 from vgg.posteriors import About, Member, Posteriors, mean
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from pipelines.folder import Folder
 from vgg.accuracy import accuracy
-from vgg.folder import Folder
 from vgg.paper import TABLES
 from vgg.posteriors import About, Member, Posteriors, mean
 from vgg.publish import publish

@@ -1,6 +1,7 @@
 """Sources: each layout yields the files it holds with their labels; every mistake is named."""
 
 import io
+import os
 import tarfile
 import zipfile
 from collections import Counter
@@ -207,8 +208,122 @@ def test_names_that_lead_out_of_an_archive_never_reach_the_disk(tmp_path):
     path.parent.mkdir()
     path.write_bytes(tar({**{f"t/{name}": data for name, data in TINY.items()}, **evil}))
     before = sorted(tmp_path.rglob("*"))
-    assert rows(open_source(str(path))) == TINY_ROWS
+    source = open_source(str(path))
+    assert rows(source) == TINY_ROWS
     assert sorted(tmp_path.rglob("*")) == before
+    aside = {(e.split, e.key, e.reason) for e in source.set_aside}
+    assert aside == {("archive", name, "its name leads out of the archive") for name in evil}
+
+
+@pytest.mark.parametrize("form", ["w", "w:xz"])
+def test_files_of_an_archive_that_are_not_what_they_seem(tmp_path, form):
+    """A name twice, of which the last is packed; a link; an image that no list names; an unknown class."""
+    path = tmp_path / f"tiny.tar{form[1:].replace(':', '.')}"
+    with tarfile.open(path, form) as archive:
+        more = {
+            "train/n1/images/extra.JPEG": b"x",
+            "val/images/extra.JPEG": b"x",
+            "train/n7/images/y.JPEG": b"y",
+        }
+        name = "train/n1/images/n1_0.JPEG"
+        for key, data in [(name, b"older"), *TINY.items(), *more.items()]:
+            member = tarfile.TarInfo(key)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        link = tarfile.TarInfo("train/n1/images/link.JPEG")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    source = open_source(str(path))
+    assert rows(source) == TINY_ROWS
+    assert {(entry.key, entry.reason) for entry in source.set_aside} == {
+        (name, "another file of the same name comes later"),
+        ("train/n1/images/link.JPEG", "a link or a special file, not an image"),
+        ("train/n1/images/extra.JPEG", "no line of the class's n1_boxes.txt names it"),
+        ("train/n7/images/y.JPEG", "no line of the class's n7_boxes.txt names it"),
+        ("val/images/extra.JPEG", "no line of val/val_annotations.txt names it"),
+    }
+
+
+def many(lines):
+    """Tiny ImageNet with 300 validation images and these annotations after them."""
+    named = b"".join(b"many_%d.JPEG\tn1\t0\t1\t2\t3\n" % i for i in range(300))
+    files = {f"val/images/many_{i}.JPEG": b"m%d" % i for i in range(300)}
+    return TINY | files | {"val/val_annotations.txt": TINY["val/val_annotations.txt"] + named + lines}
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "reason"),
+    [
+        (b"val_9.JPEG\tn1\t0\t1\t2\t3\n", "val_9.JPEG", "it is listed but not there"),
+        (b"val_1.JPEG\tn9\t0\t1\t2\t3\n", "val_1.JPEG", "class n9 is not in wnids.txt"),
+        (b"val_1.JPEG\tn1\t0\t1\t2\t3\n", "val_1.JPEG", "another file of the same name comes later"),
+        (b"val_1.JPEG\tn2\t0\t1\t2\t3\n", "val_1.JPEG", "it is there under several classes, here n2"),
+    ],
+)
+def test_a_label_file_that_disagrees_in_a_line(tmp_path, line, key, reason):
+    source = open_source(str(lay(tmp_path, many(line))))
+    assert (f"val/images/{key}", reason) in {(entry.key, entry.reason) for entry in source.set_aside}
+    labels = {item.key: item.label for item in source.items() if item.split == "val"}
+    assert len(labels) >= 301
+    assert set(labels.values()) == {"n1", "n2"}
+    conflicting = b"n2" in line
+    assert ("val/images/val_1.JPEG" in labels) != conflicting
+
+
+def test_names_that_are_no_utf8(tmp_path):
+    lay(tmp_path, SPLITS)
+    for split in ("train", "val"):
+        folder = tmp_path / split / os.fsdecode(b"caf\xe9")
+        folder.mkdir()
+        (folder / os.fsdecode(b"\xff1.jpg")).write_bytes(b"odd")
+    source = open_source(str(tmp_path))
+    assert source.classes == ["a", "b", "caf\\xe9"]
+    odd = [row for row in rows(source) if row[3] == b"odd"]
+    assert odd == [(split, f"{split}/caf\\xe9/\\xff1.jpg", "caf\\xe9", b"odd") for split in ("train", "val")]
+
+
+def test_broken_links_and_special_files_are_told(tmp_path):
+    lay(tmp_path, SPLITS)
+    (tmp_path / "train" / "a" / "gone.jpg").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "train" / "b" / "pipe.jpg")
+    source = open_source(str(tmp_path))
+    assert {(e.split, e.key, e.reason) for e in source.set_aside} == {
+        ("train", f"train/{key}", "a broken link or a special file") for key in ("a/gone.jpg", "b/pipe.jpg")
+    }
+    assert {key: data for _, key, _, data in rows(source)} == SPLITS
+
+
+def test_a_class_that_is_held_out_altogether(tmp_path):
+    lay(tmp_path, {f"a/{i}.jpg": b"x" for i in range(200)} | {"b/1.jpg": b"x"})
+    with pytest.raises(ValueError, match=r"class b: all of its 1 files are held out.*--val-share"):
+        open_source(str(tmp_path), val_share=0.9)
+
+
+def annotation(*edges):
+    names = ("xmin", "ymin", "xmax", "ymax")
+    inner = "".join(f"<{n}>{edge}</{n}>" for n, edge in zip(names, edges, strict=False) if edge is not None)
+    return f"<annotation><object><bndbox>{inner}</bndbox></object></annotation>".encode()
+
+
+@pytest.mark.parametrize("layout", ["ilsvrc", "folders"])
+def test_loose_annotations(tmp_path, layout):
+    """Beside the images, as unpacked; one lacks an edge, one has none that is a number, one is no XML."""
+    if layout == "ilsvrc":
+        ilsvrc(tmp_path)
+        names = ["n10_1", "n10_2", "n20_1", "n20_2"]
+    else:
+        lay(tmp_path, {f"{s}/{c}/{s}{c}{i}.jpg": b"x" for s in ("train", "val") for c in "ab" for i in (1, 2)})
+        names = ["traina1", "traina2", "trainb1", "trainb2"]
+    faulty = [annotation(1, 2, 3), annotation(1, 2, "nan", 4), b"<annotation>"]
+    xml = dict(zip(names, [annotation(1, 2, 3, 4), *faulty], strict=True))
+    lay(tmp_path, {f"ILSVRC2012_bbox_train/x/{name}.xml": data for name, data in xml.items()})
+    source = open_source(str(tmp_path))
+    boxes = {item.key: item.boxes for item in source.items() if item.boxes}
+    assert list(boxes.values()) == [[[1, 2, 3, 4]]]
+    assert names[0] in next(iter(boxes))
+    assert len(rows(source)) == (7 if layout == "ilsvrc" else 8)
+    aside = {(entry.split, entry.key) for entry in source.set_aside}
+    assert aside == {("boxes", f"ILSVRC2012_bbox_train/x/{name}.xml") for name in names[1:]}
 
 
 ILSVRC = {

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+from pipelines.folder import Folder
 from vgg import checkpoint, train
-from vgg.folder import Folder
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from vgg.folder import Folder
+from pipelines.folder import Folder
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.folder import Folder
 from vgg import posteriors
 from vgg.accuracy import Accuracy, accuracy
 from vgg.evaluate import show
-from vgg.folder import Folder
 from vgg.posteriors import Posteriors
 from vgg.publish import Published, publish
 

@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.strategy import Layout
+from pipelines.folder import Folder
 from pipelines.shards import Manifest, read_manifest
+from pipelines.stage import DEFAULT, Stage
 from vgg import posteriors
-from vgg.folder import Folder
 from vgg.nets import Net, open_net
 from vgg.parts import score_parts
 from vgg.posteriors import About, Member
@@ -39,7 +40,7 @@ class Evaluation:
     """A run's folder (its best checkpoint is taken), a checkpoint's, runs:/RUN or models:/MODEL of MLflow, or a
     weights file of torchvision's vgg11, vgg13, vgg16 or vgg19."""
     data: str
-    """Folder of the packed data set, the same on every node."""
+    """Folder of the packed data set, the same on every node, or a URI that each brings to its disk."""
     protocols: tuple[Protocol, ...] = ("single-crop",)
     """single-crop: the centre. dense: the net at every place of the whole image and its mirror. multi-crop: a
     grid of crops and their mirrors. both: the mean of the last two."""
@@ -75,7 +76,8 @@ def main() -> None:
 
 def evaluate(options: Evaluation) -> list[Published]:
     """Score as asked. ValueError where nets, data and scales do not fit each other."""
-    manifest = read_manifest(Path(options.data))
+    where = options.data if "://" in options.data else str(Path(options.data).absolute())
+    manifest = read_manifest(where)
     nets = tuple(open_net(reference) for reference in options.nets)
     for net in nets:
         net.check(manifest, options.data)
@@ -83,7 +85,7 @@ def evaluate(options: Evaluation) -> list[Published]:
     folders = [_folder(options, *pair) for pair in zip(options.nets, nets, strict=True)]
     scoring = Scoring(
         nets,
-        str(Path(options.data).absolute()),
+        Stage(where, Path(options.layout.stage_dir or DEFAULT), options.layout.stage_gb),
         options.split,
         options.precision,
         options.average,

@@ -22,11 +22,11 @@ from cluster.reduce import LEAVES, TreeSum
 from cluster.strategy import Worker, data_parallel, first_problem, in_fixed_order, sum_over_workers
 from pipelines.dali import Batch, EvalLoader, TrainLoader, to_input
 from pipelines.draw import Augment
+from pipelines.folder import Folder
 from pipelines.shards import Shards, read_manifest, share, verify
 from pipelines.stage import DEFAULT, Stage, stage
 from vgg import checkpoint
 from vgg.cut import Cut
-from vgg.folder import Folder
 from vgg.initialise import starting_weights
 from vgg.job import Job, Outcome, Progress
 from vgg.journal import Journal

@@ -5,15 +5,15 @@ A part's blocks lie at `parts/PART/FIRST.arrow` below its net's folder; what is 
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from cluster.strategy import Layout
+from pipelines.folder import Folder
 from pipelines.meter import Meter
 from pipelines.shards import Shards, read_manifest
+from pipelines.stage import stage
 from vgg import posteriors
-from vgg.folder import Folder
 from vgg.posteriors import About, Posteriors
 from vgg.protocol import Part
 from vgg.scoring import Scoring, Task, blocks, scorer
@@ -32,7 +32,7 @@ def score_parts(
 
     ValueError where the split is empty or the cluster has no room.
     """
-    root = Path(scoring.data)
+    root = stage(scoring.data)
     shards = Shards(root, read_manifest(root), scoring.split)
     if not len(shards):
         raise ValueError(f"{root} has no image in split {scoring.split!r}")

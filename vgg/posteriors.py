@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vgg.folder import Folder
+from pipelines.folder import Folder
 
 FORMAT = 1
 

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipelines.folder import Folder
 from vgg import pictures, posteriors
 from vgg.accuracy import Accuracy, accuracy
-from vgg.folder import Folder
 from vgg.posteriors import Member, Posteriors
 from vgg.records import RunInfo
 from vgg.sender import now

@@ -5,7 +5,6 @@ Shapes: B images, C = 3, H and W image sides in pixels, K classes.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ import torch
 from cluster.strategy import Worker
 from pipelines.dali import EvalLoader, Placement, to_input
 from pipelines.shards import Shards, read_manifest, verify
+from pipelines.stage import Stage, stage
 from pipelines.whole import whole_images
 from vgg.model import VGG
 from vgg.nets import Net
@@ -40,7 +40,8 @@ class Scoring:
     """The same for all tasks."""
 
     nets: tuple[Net, ...]
-    data: str
+    data: Stage
+    """Where the packed data set lies, and where one at a URI is brought to."""
     split: str
     precision: Precision = "auto"
     average: Average = "scores"
@@ -60,7 +61,7 @@ def scorer(worker: Worker, scoring: Scoring) -> Callable[[Task], np.ndarray]:
 
     ValueError where the data cannot be read.
     """
-    root = Path(scoring.data)
+    root = stage(scoring.data)
     manifest = read_manifest(root)
     verify(root, manifest)
     shards = Shards(root, manifest, scoring.split)

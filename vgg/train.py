@@ -21,10 +21,10 @@ from rich.table import Table
 
 from cluster.reduce import LEAVES
 from cluster.strategy import Layout
+from pipelines.folder import Folder
 from pipelines.shards import Manifest, read_manifest
 from vgg import checkpoint
 from vgg.cost import memory_bytes
-from vgg.folder import Folder
 from vgg.job import Job, Outcome
 from vgg.model import parameter_count, training_flops
 from vgg.recipe import RECIPES, Recipe, difference, flatten

@@ -1,0 +1,138 @@
+"""How many cores keep a consumer of so many images a second from waiting: `python -m benchmarks.stall`.
+
+The consumer is simulated: it takes a batch, is busy for batch / rate seconds without using a core, as a host
+whose GPU computes, and takes the next. What it waits for a batch is its data wait, as trainings report it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.data import ROOT, prepare
+from benchmarks.loaders import ENDLESS, LEAST, MOST, SIDE
+from benchmarks.machine import describe
+from pipelines.dali import TrainLoader
+from pipelines.draw import Augment
+from pipelines.shards import Shards, read_manifest
+
+ONE = """
+import json, os, sys
+cores, folder, seconds, batch, prefetch, shares = sys.argv[1:]
+os.sched_setaffinity(0, json.loads(cores))
+from pathlib import Path
+from benchmarks.stall import sweep
+rows = sweep(Path(folder), float(seconds), int(batch), int(prefetch), json.loads(shares))
+print(json.dumps(rows), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Stall:
+    """Data wait of a simulated consumer."""
+
+    photographs: Path = ROOT.parent / "shared" / "data" / "imagenet-sample-250.tar"
+    """Archive of full-size JPEG files."""
+    cores: tuple[int, ...] = (1, 2)
+    shares: tuple[float, ...] = (0.5, 0.7, 0.8, 0.9, 1.0, 1.2)
+    """Rates to ask for, as shares of what the pipeline gives a consumer that takes no time."""
+    seconds: float = 8.0
+    """Of each measurement."""
+    batch: int = 128
+    prefetch: int = 2
+    """As --layout.prefetch."""
+    out: Path = ROOT / "benchmarks" / "results" / "stall.json"
+
+
+def consume(loader: TrainLoader, rate: float, seconds: float, batch: int) -> dict[str, float]:
+    """Take batches at this many images a second; what was delivered and the share of time spent waiting."""
+    started, before, waited, images = time.perf_counter(), time.process_time(), 0.0, 0
+    while (now := time.perf_counter()) - started < seconds:
+        next(loader)
+        got = time.perf_counter()
+        waited += got - now
+        images += batch
+        if rate:
+            time.sleep(max(got + batch / rate - time.perf_counter(), 0))
+    took = time.perf_counter() - started
+    return {
+        "images_per_s": images / took,
+        "data_wait_share": waited / took,
+        "cpu_ms_per_image": 1000 * (time.process_time() - before) / images,
+    }
+
+
+def sweep(folder: Path, seconds: float, batch: int, prefetch: int, shares: list[float]) -> list[dict[str, Any]]:
+    """On the cores of this process: first a consumer that takes no time, then shares of its rate."""
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(cores)
+    manifest = read_manifest(folder / "packed")
+    loader = TrainLoader(
+        Shards(folder / "packed", manifest, "train"),
+        manifest,
+        Augment(SIDE, LEAST, MOST),
+        seed=0,
+        batch=batch,
+        rows=range(batch),
+        first_step=0,
+        steps=ENDLESS,
+        device=torch.device("cpu"),
+        threads=cores,
+        prefetch=prefetch,
+    )
+    with loader:
+        for _ in range(2 + prefetch):
+            next(loader)
+        most = consume(loader, 0, seconds, batch)
+        rows: list[dict[str, Any]] = [{"cores": cores, "asked": None, **most}]
+        for share in shares:
+            rate = share * most["images_per_s"]
+            rows.append({"cores": cores, "asked": rate, **consume(loader, rate, seconds, batch)})
+    return rows
+
+
+def main() -> None:
+    """Exit code 2 where the photographs are not there."""
+    options, console = tyro.cli(Stall, prog="python -m benchmarks.stall"), Console(soft_wrap=True)
+    if not options.photographs.is_file():
+        console.print(f"error: no photographs at {options.photographs}: pass --photographs", style="red")
+        sys.exit(2)
+    found: dict[str, Any] = {"machine": describe(torch.device("cpu")), "results": []}
+    with tempfile.TemporaryDirectory() as temporary:
+        prepare(options.photographs, Path(temporary))
+        for cores in options.cores:
+            allowed = sorted(os.sched_getaffinity(0))[:cores]
+            arguments: list[Any] = [allowed, temporary, options.seconds, options.batch, options.prefetch]
+            arguments.append(json.dumps(options.shares))
+            done = subprocess.run(
+                [sys.executable, "-c", ONE, *map(str, arguments)],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                check=True,
+            )
+            found["results"] += json.loads(done.stdout)
+    shown = Table("cores", "asked, images/s", "delivered", "data wait", "CPU ms an image")
+    for row in found["results"]:
+        asked = "as many as it can" if row["asked"] is None else f"{row['asked']:,.0f}"
+        wait = f"{row['data_wait_share']:.1%}"
+        shown.add_row(
+            str(row["cores"]), asked, f"{row['images_per_s']:,.0f}", wait, f"{row['cpu_ms_per_image']:.2f}"
+        )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(found, indent=1) + "\n")
+    console.print(shown)
+    console.print(f"written to {options.out}", markup=False)
+
+
+if __name__ == "__main__":
+    main()
