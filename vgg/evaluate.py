@@ -16,7 +16,6 @@ from typing import get_args
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from cluster.strategy import Layout
 from pipelines.folder import Folder
@@ -130,22 +129,16 @@ def asked_tests(net: Net, options: Evaluation) -> list[Test]:
 
 
 def show(published: list[Published]) -> None:
-    """Print a table of the errors."""
-    table = Table("net", "protocol", "scales", "top-1 error %", "95 %", "top-5 error %", "images", "result")
+    """Print a line a test."""
     for each in published:
         result = each.result
         low, high = result["top1_interval"]
-        table.add_row(
-            result["net"],
-            result["protocol"],
-            " ".join(map(str, result["scales"])),
-            f"{result['top1_error']:.2f}",
-            f"{low:.2f} – {high:.2f}",
-            f"{result['top5_error']:.2f}",
-            f"{result['images']:,}",
-            f"{each.folder.uri}/result.json",
+        scales = ", ".join(map(str, result["scales"]))
+        print(
+            f"{result['net']}, {result['protocol']}, Q = {scales}: top-1 error {result['top1_error']:.2f} % "
+            f"({low:.2f} to {high:.2f}), top-5 error {result['top5_error']:.2f} %, "
+            f"{result['images']:,} images; {each.folder.uri}/result.json"
         )
-    Console(soft_wrap=True).print(table)
 
 
 def _about(net: Net, part: Part, options: Evaluation, manifest: Manifest) -> About:
