@@ -10,7 +10,6 @@ from itertools import combinations
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from pipelines.folder import Folder
 from vgg import posteriors
@@ -55,7 +54,7 @@ def ensemble(options: Ensemble) -> Published:
         if len(tests) < 2:
             raise ValueError("--best-pair needs at least two tests")
         scored = pairs(tests)
-        _show_pairs(tests, scored, options.tests)
+        _show_pairs(scored, options.tests)
         fused = posteriors.mean([tests[place] for place in scored[0][0]])
     else:
         fused = posteriors.mean(tests)
@@ -78,13 +77,9 @@ def pairs(tests: list[Posteriors]) -> list[tuple[tuple[int, int], Accuracy]]:
     return sorted(scored, key=lambda pair: (pair[1].top1_wrong, pair[1].top5_wrong))
 
 
-def _show_pairs(
-    tests: list[Posteriors], scored: list[tuple[tuple[int, int], Accuracy]], names: tuple[str, ...]
-) -> None:
-    table = Table("first", "second", "top-1 error %", "top-5 error %", title="best pairs")
+def _show_pairs(scored: list[tuple[tuple[int, int], Accuracy]], names: tuple[str, ...]) -> None:
     for (i, j), found in scored[:SHOWN_PAIRS]:
-        table.add_row(names[i], names[j], f"{found.top1_error:.2f}", f"{found.top5_error:.2f}")
-    Console(soft_wrap=True).print(table)
+        print(f"top-1 error {found.top1_error:.2f} %, top-5 {found.top5_error:.2f} %: {names[i]} + {names[j]}")
 
 
 if __name__ == "__main__":

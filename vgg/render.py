@@ -16,7 +16,7 @@ body { font: 14px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 64re
 h1 { font-size: 1.5rem } h2 { font-size: 1.05rem; margin: 1.6rem 0 .4rem }
 table { border-collapse: collapse; width: 100% }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap }
-th:first-child, td:first-child { text-align: left; white-space: normal }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 18rem }
 th { border-bottom: 2px solid #888; font-weight: 600 }
 td.note { color: #777; font-size: .85em; text-align: left; white-space: normal }
 .better { color: #1b7a3a } .worse { color: #b03030 } .none { color: #bbb }
