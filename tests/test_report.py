@@ -133,6 +133,17 @@ def test_told_twice_it_is_there_once(mlflow_server, tracked, tmp_path):
     assert len(client.get_metric_history(run.info.run_id, "top1_error")) == 1
 
 
+def test_the_columns_of_the_shared_view_are_there(mlflow_server, tracked, tmp_path):
+    """Every column is a tag or metric that tests have; only trainings have the last."""
+    report(Report(mlflow_server.url, "report", tmp_path))
+    client, where, found = runs(mlflow_server)
+    view = json.loads(client.get_experiment(where).tags["mlflow.sharedViewState.vgg"])
+    test = one(found, kind="ensemble").data
+    columns = [column.removesuffix("`").split(".`") for column in view["selectedColumns"]]
+    there = [key in (test.tags if kind == "tags" else test.metrics) for kind, key in columns]
+    assert there == [True] * 6 + [False]
+
+
 class Cells(HTMLParser):
     """Text of every cell of a page, row by row."""
 
