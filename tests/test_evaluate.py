@@ -6,7 +6,6 @@ Shapes: B images or crops, C = 3, H and W image sides in pixels, K classes.
 import io
 import json
 import math
-import os
 import re
 import shutil
 import subprocess
@@ -248,7 +247,7 @@ def test_what_was_scored_is_not_scored_again(ray_cluster, evaluated, data, run, 
     (net,) = out.iterdir()
     before = (net / "dense-72" / "result.json").read_text()
     flags = [run, f"--data={data}", f"--out={out}", "--protocols=dense"]
-    nowhere = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
+    nowhere = {**training.environment(ray_cluster.head), "RAY_ADDRESS": "127.0.0.1:1"}
     shutil.rmtree(net / "dense-72")
     done = training.run([sys.executable, "-m", "vgg.evaluate", *flags], nowhere)
     assert done.returncode == 0, done.stdout

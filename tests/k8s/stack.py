@@ -7,12 +7,14 @@ Paths that this machine does not have (/data, /etc/mlflow) are replaced by folde
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from tests.conftest import ROOT
 from tests.k8s.manifests import Object, find, load
 
 BIN = Path(sys.executable).parent
@@ -85,7 +87,11 @@ class Stack:
         as_user = [] if user == "root" else ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
         inside = ["ip", "netns", "exec", self._namespace]
         inside += ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        script = 'mount --bind "$1" /tmp; shift; cd /tmp; exec "$@"'
+        script = 'mount --rbind "$1" /tmp; shift; cd /tmp; exec "$@"'
+        if ROOT.is_relative_to("/tmp"):  # a clone that lies there must not be hidden
+            seen = tmp / ROOT.relative_to("/tmp")
+            seen.mkdir(parents=True, exist_ok=True)
+            script = f"mount --bind {shlex.quote(str(ROOT))} {shlex.quote(str(seen))}; {script}"
         inside += ["bash", "-ec", script, "container", str(tmp), *as_user]
         variables = {"PATH": f"{BIN}:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", **env}
         inside += ["env", "-i", *(f"{key}={value}" for key, value in variables.items()), *command]
