@@ -89,7 +89,7 @@ async def look(port: int, url: str, text: str, picture: Path) -> str:
 def main() -> None:
     """Look at one page."""
     url, text, picture = sys.argv[1:]
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1500,900"]
         options += ["--remote-debugging-port=9222", f"--user-data-dir={profile}", "about:blank"]
         with subprocess.Popen(["chromium", *options], stderr=subprocess.DEVNULL) as browser:
