@@ -250,11 +250,8 @@ class Shards:
 
     def encoded(self, i: int) -> np.ndarray:
         """The bytes of an image's file, uint8, a view of the mapped shard."""
-        number = self._shard_of(i)
-        shard = self._opened.get(number)
-        if shard is None:
-            shard = self._opened[number] = _Shard(self._table(number))
-        return shard.encoded(i - int(self._starts[number]))
+        shard, row = self._locate(i)
+        return shard.encoded(row)
 
     def key(self, i: int) -> str:
         """Name of an image in its source."""
@@ -264,21 +261,24 @@ class Shards:
         """Boxes of an image: xmin, ymin, xmax, ymax in pixels."""
         return [tuple(box) for box in self._cell("boxes", i) or []]
 
-    def _shard_of(self, i: int) -> int:
-        return int(np.searchsorted(self._starts, i, side="right")) - 1
-
-    def _table(self, number: int) -> pa.Table:
-        return _open(self._root / self._infos[number].file, SCHEMA)
+    def _locate(self, i: int) -> tuple["_Shard", int]:
+        """The shard of an image, opened once, and the image's row in it."""
+        number = int(np.searchsorted(self._starts, i, side="right")) - 1
+        shard = self._opened.get(number)
+        if shard is None:
+            shard = self._opened[number] = _Shard(_open(self._root / self._infos[number].file, SCHEMA))
+        return shard, i - int(self._starts[number])
 
     def _cell(self, column: str, i: int) -> Any:
-        number = self._shard_of(i)
-        return self._table(number).column(column)[i - int(self._starts[number])].as_py()
+        shard, row = self._locate(i)
+        return shard.table.column(column)[row].as_py()
 
 
 class _Shard:
     """The images of one file, as views of its map."""
 
     def __init__(self, table: pa.Table) -> None:
+        self.table = table
         chunks = table.column("image").chunks
         self._starts = list(accumulate((len(chunk) for chunk in chunks), initial=0))
         self._values = [np.frombuffer(chunk.buffers()[2] or b"", np.uint8) for chunk in chunks]

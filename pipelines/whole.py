@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from nvidia.dali import fn, pipeline_def, types
 
-from pipelines.dali import PREFETCH, Placement
+from pipelines.dali import DECODED_AHEAD, Placement
 from pipelines.draw import rescaled
 from pipelines.resample import resample
 from pipelines.shards import Shards
@@ -58,7 +58,7 @@ def whole_images(
     order_N = np.lexsort((images_N, width_N, height_N))
     images_N, shape_N2 = images_N[order_N], np.stack([height_N, width_N], 1)[order_N]
     reads = [slice(first, first + READ_AT_ONCE) for first in range(0, len(images_N), READ_AT_ONCE)]
-    held: deque[Any] = deque(maxlen=PREFETCH + 3)  # DALI reads these arrays without a copy
+    held: deque[Any] = deque(maxlen=DECODED_AHEAD + 3)  # DALI reads these arrays without a copy
 
     def feed() -> Iterator[tuple[list[np.ndarray], ...]]:
         for rows in reads:
@@ -73,7 +73,7 @@ def whole_images(
         batch_size=READ_AT_ONCE,
         num_threads=threads,
         device_id=(device.index or 0) if placement != "cpu" else None,
-        prefetch_queue_depth=PREFETCH,
+        prefetch_queue_depth=DECODED_AHEAD,
     )
     pipe.build()
     with ThreadPoolExecutor(threads) as pool:

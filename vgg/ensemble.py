@@ -3,17 +3,16 @@
 Nothing is run again: the ensemble's posterior is the mean of its members' (paper, section 4.5).
 """
 
-import os
 import sys
 from dataclasses import dataclass
 from itertools import combinations
 
 import tyro
-from rich.console import Console
 
 from pipelines.folder import Folder
 from vgg import posteriors
 from vgg.accuracy import Accuracy, accuracy
+from vgg.command import complain, tracking_uri
 from vgg.evaluate import show
 from vgg.posteriors import Posteriors
 from vgg.publish import Published, publish
@@ -42,8 +41,7 @@ def main() -> None:
     try:
         published = ensemble(options)
     except ValueError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
-        sys.exit(2)
+        sys.exit(complain(error, 2))
     show([published])
 
 
@@ -58,7 +56,7 @@ def ensemble(options: Ensemble) -> Published:
         fused = posteriors.mean([tests[place] for place in scored[0][0]])
     else:
         fused = posteriors.mean(tests)
-    uri = options.track or os.environ.get("MLFLOW_TRACKING_URI") or None
+    uri = tracking_uri(options.track)
     return publish(Folder(options.out), fused, uri, options.experiment, kind="ensemble")
 
 

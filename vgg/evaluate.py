@@ -8,20 +8,19 @@ The same command again takes up where the last one stopped. Tests that share a p
 and several) share its posteriors too.
 """
 
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
 import tyro
-from rich.console import Console
 
 from cluster.strategy import Layout
 from pipelines.folder import Folder
 from pipelines.shards import Manifest, read_manifest
 from pipelines.stage import DEFAULT, Stage
 from vgg import posteriors
+from vgg.command import complain, tracking_uri
 from vgg.nets import Net, open_net
 from vgg.parts import score_parts
 from vgg.posteriors import About, Member
@@ -68,8 +67,7 @@ def main() -> None:
     try:
         published = evaluate(options)
     except (ValueError, RuntimeError) as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
-        sys.exit(2 if isinstance(error, ValueError) else 1)
+        sys.exit(complain(error, 2 if isinstance(error, ValueError) else 1))
     show(published)
 
 
@@ -96,7 +94,7 @@ def evaluate(options: Evaluation) -> list[Published]:
     abouts = {(n, part): _about(nets[n], part, options, manifest) for n, part in wanted}
     scored = score_parts(scoring, wanted, abouts, options.layout)
 
-    uri = options.track or os.environ.get("MLFLOW_TRACKING_URI") or None
+    uri = tracking_uri(options.track)
     published = []
     for n, folder in enumerate(folders):
         for test in tests[n]:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from pipelines.draw import rescaled
 from vgg import pictures
+from vgg.command import complain
 from vgg.model import VGG
 from vgg.nets import Net, open_net
 from vgg.protocol import GRID, Protocol, Test, dense, derived_scales, multi_crop
@@ -44,8 +45,7 @@ def main() -> None:
     try:
         predict(options)
     except ValueError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
-        sys.exit(2)
+        sys.exit(complain(error, 2))
 
 
 def predict(options: Predict) -> None:

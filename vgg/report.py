@@ -16,6 +16,7 @@ import tyro
 from rich.console import Console
 
 from vgg import pictures
+from vgg.command import complain, tracking_uri
 from vgg.paper import TABLES, TINY_IMAGENET, Errors, Tested
 from vgg.render import Cells, Section, to_html, to_markdown
 
@@ -73,14 +74,13 @@ def main() -> None:
     try:
         report(options)
     except ValueError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
-        sys.exit(2)
+        sys.exit(complain(error, 2))
 
 
 def report(options: Report) -> None:
     """Gather, lay out, write, log. ValueError where there is no server or no such experiment."""
-    uri = options.track or os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not uri:
+    uri = tracking_uri(options.track)
+    if uri is None:
         raise ValueError("--track is missing: the URI of the MLflow server (or set MLFLOW_TRACKING_URI)")
     client, experiment_id, runs = _tracked_runs(uri, options.experiment)
     tests = [test for run in runs if (test := found_test(run)) is not None]
@@ -201,15 +201,15 @@ def _tracked_runs(uri: str, experiment: str) -> "tuple[MlflowClient, str, list[R
                 f"{uri} has no experiment {experiment!r}: train or evaluate with --track {uri} first"
             )
         runs: list[Any] = []
-        token = None
-        while token is not None or not runs:
+        page = None
+        while page is None or page.token:
             page = client.search_runs(
-                [found.experiment_id], max_results=1000, order_by=["start_time DESC"], page_token=token
+                [found.experiment_id],
+                max_results=1000,
+                order_by=["start_time DESC"],
+                page_token=page.token if page is not None else None,
             )
             runs += page
-            token = page.token
-            if not token:
-                break
     except MlflowException as error:
         raise ValueError(f"the MLflow server {uri} does not answer: {error}") from error
     return client, found.experiment_id, runs

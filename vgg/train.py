@@ -8,7 +8,6 @@
 The same command again takes up where the last one stopped. `vgg/loop.py` is what a worker does.
 """
 
-import os
 import sys
 import uuid
 from dataclasses import asdict, dataclass, field
@@ -24,6 +23,7 @@ from cluster.strategy import Layout
 from pipelines.folder import Folder
 from pipelines.shards import Manifest, read_manifest
 from vgg import checkpoint
+from vgg.command import complain, tracking_uri
 from vgg.cost import memory_bytes
 from vgg.job import Job, Outcome
 from vgg.model import parameter_count, training_flops
@@ -66,13 +66,13 @@ def main() -> None:
     try:
         outcome = execute(run)
     except ValueError as error:
-        sys.exit(_complain(error, 2))
+        sys.exit(complain(error, 2))
     except RuntimeError as error:
-        sys.exit(_complain(error, 1))
+        sys.exit(complain(error, 1))
     if outcome is None:
         return
     if outcome.problem is not None:
-        sys.exit(_complain(outcome.problem, 2 if outcome.users_mistake else 1))
+        sys.exit(complain(outcome.problem, 2 if outcome.users_mistake else 1))
     assert outcome.result is not None
     best = outcome.result["best"]
     print(
@@ -116,7 +116,7 @@ def execute(run: Run) -> Outcome | None:
         seed=run.seed,
         layout=run.layout,
         uid=uid,
-        tracking_uri=run.track or os.environ.get("MLFLOW_TRACKING_URI") or None,
+        tracking_uri=tracking_uri(run.track),
         experiment=run.experiment,
     )
     return trainer.run(train, job, run.layout, filesystem=out.fs, path=f"{out.path}/ray")
@@ -211,11 +211,6 @@ def _absolute(path: str, flag: str) -> str:
             f"{flag} {path} must be absolute: a submitted job runs in a temporary copy of the folder"
         )
     return path if "://" in path else str(Path(path).absolute())
-
-
-def _complain(problem: object, code: int) -> int:
-    Console(stderr=True, soft_wrap=True).print(f"error: {problem}", markup=False, style="red")
-    return code
 
 
 if __name__ == "__main__":
