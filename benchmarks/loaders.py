@@ -18,7 +18,7 @@ from torchvision import io as vision_io
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from pipelines.dali import Rows, TrainLoader, region, to_input
+from pipelines.dali import PREFETCH, Rows, TrainLoader, region, to_input
 from pipelines.draw import Augment, colour_axes, draw
 from pipelines.shards import Shards, read_manifest, samples
 
@@ -184,12 +184,11 @@ def _run(pipe: Any) -> Batches:
         yield torch.from_dlpack(images.as_tensor()).clone()
 
 
-def ours(folder: Path, batch: int, cores: int) -> Batches:
-    """From shards to what the net sees."""
+def endless(folder: Path, batch: int, cores: int, prefetch: int = PREFETCH) -> TrainLoader:
+    """Our loader on the packed photographs, without an end."""
     manifest = read_manifest(folder / "packed")
-    shards = Shards(folder / "packed", manifest, "train")
-    loader = TrainLoader(
-        shards,
+    return TrainLoader(
+        Shards(folder / "packed", manifest, "train"),
         manifest,
         Augment(SIDE, LEAST, MOST),
         seed=0,
@@ -199,9 +198,14 @@ def ours(folder: Path, batch: int, cores: int) -> Batches:
         steps=ENDLESS,
         device=torch.device("cpu"),
         threads=cores,
+        prefetch=prefetch,
     )
+
+
+def ours(folder: Path, batch: int, cores: int) -> Batches:
+    """From shards to what the net sees."""
     inputs = None
-    with loader:
+    with endless(folder, batch, cores) as loader:
         for found in loader:
             inputs = to_input(found, inputs)
             yield inputs

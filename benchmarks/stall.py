@@ -20,11 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.data import ROOT, prepare
-from benchmarks.loaders import ENDLESS, LEAST, MOST, SIDE
+from benchmarks.loaders import endless
 from benchmarks.machine import describe
 from pipelines.dali import TrainLoader
-from pipelines.draw import Augment
-from pipelines.shards import Shards, read_manifest
 
 ONE = """
 import json, os, sys
@@ -76,21 +74,7 @@ def sweep(folder: Path, seconds: float, batch: int, prefetch: int, shares: list[
     """On the cores of this process: first a consumer that takes no time, then shares of its rate."""
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
-    manifest = read_manifest(folder / "packed")
-    loader = TrainLoader(
-        Shards(folder / "packed", manifest, "train"),
-        manifest,
-        Augment(SIDE, LEAST, MOST),
-        seed=0,
-        batch=batch,
-        rows=range(batch),
-        first_step=0,
-        steps=ENDLESS,
-        device=torch.device("cpu"),
-        threads=cores,
-        prefetch=prefetch,
-    )
-    with loader:
+    with endless(folder, batch, cores, prefetch) as loader:
         for _ in range(2 + prefetch):
             next(loader)
         most = consume(loader, 0, seconds, batch)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from queue import Empty, Queue
 from threading import Event, Thread
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -131,7 +131,7 @@ class Loader:
         self._pipe.build()
         self._producer = Thread(target=self._produce, name="loader", daemon=True)
 
-    def __enter__(self) -> "Loader":
+    def __enter__(self) -> Self:
         self._producer.start()
         return self
 
