@@ -17,6 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,18 @@ import tyro
 READY_SECONDS = 90.0
 OBJECT_STORE_BYTES = 200 * 2**20  # trainings pass nothing large through it
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+
+
+def end(process: psutil.Process, grace_seconds: float) -> None:
+    """Ask a process to end, wait, then kill what is left of it and of all that it started."""
+    family = [process, *process.children(recursive=True)]
+    with suppress(psutil.NoSuchProcess):
+        process.terminate()
+    _, left = psutil.wait_procs(family, timeout=grace_seconds)
+    for each in left:
+        with suppress(psutil.NoSuchProcess):  # it may end between the wait and the kill
+            each.kill()
+    psutil.wait_procs(left, timeout=10)
 
 
 @dataclass(frozen=True)
@@ -54,13 +67,7 @@ class Node:
     def stop(self) -> None:
         """End the node and all that it started; nothing if it ended already."""
         if self.alive():
-            process = psutil.Process(self.pid)
-            family = [process, *process.children(recursive=True)]
-            process.terminate()
-            _, left = psutil.wait_procs(family, timeout=3)
-            for each in left:
-                each.kill()
-            psutil.wait_procs(left, timeout=10)
+            end(psutil.Process(self.pid), grace_seconds=3)
         shutil.rmtree(self.folder, ignore_errors=True)  # only Ray's logs and sockets
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ import tyro
 from rich.console import Console
 from rich.panel import Panel
 
-from cluster.local import Node, free_port, start_head
+from cluster.local import Node, end, free_port, start_head
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
@@ -211,12 +210,7 @@ def stop(folder: Path) -> None:
     if mlflow.is_file():
         process = process_of(json.loads(mlflow.read_text()))
         if process is not None:
-            family = [process, *process.children(recursive=True)]
-            for each in family:
-                each.send_signal(signal.SIGTERM)
-            _, left = psutil.wait_procs(family, timeout=10)
-            for each in left:
-                each.kill()
+            end(process, grace_seconds=10)
         mlflow.unlink()
         console.print("the MLflow server is stopped")
 

@@ -6,6 +6,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -65,7 +66,8 @@ class MLflowServer:
         family = [psutil.Process(self._process.pid)]
         family += family[0].children(recursive=True)
         for each in family:
-            each.kill()
+            with suppress(psutil.NoSuchProcess):  # a child may have seen its parent end
+                each.kill()
         self._process.wait()
         psutil.wait_procs(family, timeout=10)
         self._process = None
