@@ -1,12 +1,13 @@
 """Test protocols beside the plain loop: `python -m benchmarks.protocols`.
 
     for each photograph, in turn: 150 crops one at a time through torchvision's vgg16 and PIL; our multi-crop;
-    our dense; all at Q = 256, 384, 512 from the file's bytes on
+    our dense; both of ours with torch's convolutions too; all at Q = 256, 384, 512 from the file's bytes on
     medians of the ratios, and how far our posteriors are from the plain loop's, as a table and as JSON
 
 Shapes: K classes.
 """
 
+import copy
 import io
 import json
 import os
@@ -36,9 +37,18 @@ from pipelines.whole import whole_images
 from vgg.initialise import initialise
 from vgg.model import VGG, Architecture, to_torchvision
 from vgg.protocol import dense, multi_crop
+from vgg.winograd import Minimal
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALES = (256, 384, 512)
+RATIOS = (
+    ("naive", "multi-crop"),
+    ("naive", "dense"),
+    ("multi-crop", "dense"),
+    ("multi-crop, torch's", "multi-crop"),
+    ("dense, torch's", "dense"),
+    ("multi-crop, torch's", "dense, torch's"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,10 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         shards = _packed(options, Path(folder))
         rows = measure(shards, range(len(shards)), options.threads)
-    ratios = {
-        "naive / multi-crop": median(row["naive"] / row["multi-crop"] for row in rows),
-        "multi-crop / dense": median(row["multi-crop"] / row["dense"] for row in rows),
-    }
+    ratios = {f"{over} / {under}": median(row[over] / row[under] for row in rows) for over, under in RATIOS}
     result = {
         "machine": describe(torch.device("cpu")),
         "threads": options.threads,
@@ -73,7 +80,7 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     table = Table("", "seconds an image, median")
-    for name in ("naive", "multi-crop", "dense"):
+    for name in ("naive", "multi-crop", "dense", "multi-crop, torch's", "dense, torch's"):
         table.add_row(name, f"{median(row[name] for row in rows):.2f}")
     for name, ratio in ratios.items():
         table.add_row(name, f"{ratio:.2f} times")
@@ -87,7 +94,8 @@ def measure(shards: Shards, images: range, threads: int) -> list[dict[str, float
     initialise(net, "glorot", 0)
     naive_net = torchvision.models.vgg16(weights=None).eval()
     naive_net.load_state_dict(to_torchvision(net))
-    ours = net.to(memory_format=torch.channels_last).eval()
+    plain = net.to(memory_format=torch.channels_last).eval()
+    ours = Minimal(copy.deepcopy(plain))
     mean_C = np.array([123.7, 116.3, 103.5], np.float32)
     rows = []
     for place, image in enumerate(images):
@@ -95,6 +103,8 @@ def measure(shards: Shards, images: range, threads: int) -> list[dict[str, float
             "naive": partial(naive, naive_net, shards.encoded(image).tobytes(), mean_C),
             "multi-crop": partial(many, ours, shards, image, mean_C, threads),
             "dense": partial(whole, ours, shards, image, mean_C, threads),
+            "multi-crop, torch's": partial(many, plain, shards, image, mean_C, threads),
+            "dense, torch's": partial(whole, plain, shards, image, mean_C, threads),
         }
         found, row = {}, {}
         for name in random.Random(place).sample(list(ways), len(ways)):
@@ -126,7 +136,7 @@ def naive(net: Module, file: bytes, mean_C: np.ndarray) -> np.ndarray:
     return torch.cat(posteriors).mean(0).numpy()
 
 
-def many(net: VGG, shards: Shards, image: int, mean_C: np.ndarray, threads: int) -> np.ndarray:
+def many(net: Module, shards: Shards, image: int, mean_C: np.ndarray, threads: int) -> np.ndarray:
     """The same by our multi-crop."""
     found = [
         multi_crop(net, images_BCHW, side=224, batch=50)
@@ -135,7 +145,7 @@ def many(net: VGG, shards: Shards, image: int, mean_C: np.ndarray, threads: int)
     return torch.cat(found).mean(0).numpy()
 
 
-def whole(net: VGG, shards: Shards, image: int, mean_C: np.ndarray, threads: int) -> np.ndarray:
+def whole(net: Module, shards: Shards, image: int, mean_C: np.ndarray, threads: int) -> np.ndarray:
     """The dense protocol's posterior [K]."""
     return torch.cat([dense(net, each) for each in _rescaled(shards, image, mean_C, threads)]).mean(0).numpy()
 

@@ -169,11 +169,17 @@ class VGG(nn.Module):
         return units, units
 
     def features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """The last feature map, [B, C, H // 32, W // 32]."""
+        """The last feature map, [B, C, H // 32, W // 32]. ValueError for an image smaller than the crop."""
+        if min(images_BCHW.shape[2:]) < self.architecture.side:
+            height, width = images_BCHW.shape[2:]
+            raise ValueError(
+                f"an image of {height}x{width} pixels is smaller than the net's crop, "
+                f"{self.architecture.side}: rescale it"
+            )
         maps_BCHW = images_BCHW
         for stage in self.convolutional:
             if stage.kind == "conv":
-                maps_BCHW = F.relu(self.get_submodule(stage.name)(maps_BCHW))
+                maps_BCHW = F.relu(self.get_submodule(stage.name)(maps_BCHW), inplace=True)
             elif stage.kind == "lrn":
                 maps_BCHW = normalise_locally(maps_BCHW)
             else:
@@ -190,13 +196,10 @@ class VGG(nn.Module):
 
         ValueError for an image smaller than the crop.
         """
-        if min(images_BCHW.shape[2:]) < self.architecture.side:
-            height, width = images_BCHW.shape[2:]
-            raise ValueError(
-                f"an image of {height}x{width} pixels is smaller than the net's crop, "
-                f"{self.architecture.side}: rescale it"
-            )
-        maps_BCHW = self.features(images_BCHW)
+        return self.classify(self.features(images_BCHW), masks_BF)
+
+    def classify(self, maps_BCHW: torch.Tensor, masks_BF: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
+        """Class score map [B, K, h, w] of the last feature map; `masks_BF` as in `forward`."""
         s = self.architecture.side // 32
         if maps_BCHW.shape[2:] != (s, s):
             assert masks_BF is None, "dropout is for training crops"
