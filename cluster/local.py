@@ -27,7 +27,13 @@ import tyro
 
 READY_SECONDS = 90.0
 OBJECT_STORE_BYTES = 200 * 2**20  # trainings pass nothing large through it
-ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # Otherwise a token that an earlier `ray.init()` left in the home folder would shut out every client that
+    # has not asked for it by this variable.
+    "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled"),
+}
 
 
 def end(process: psutil.Process, grace_seconds: float) -> None:

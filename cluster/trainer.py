@@ -5,6 +5,7 @@ how they resume, is the callable's own business.
 """
 
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import ray.train
 import ray.train.torch
 import torch
 from pyarrow import fs
+from ray.exceptions import AuthenticationError
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -24,22 +26,34 @@ from cluster.strategy import Layout, Worker
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
 
+CONNECT_SECONDS = 10.0
+
 
 def connect() -> None:
     """Join the cluster of RAY_ADDRESS or of this machine, or start one here that ends with this process.
 
-    ValueError where RAY_ADDRESS names a cluster that does not answer.
+    ValueError where that cluster does not answer, or does not let this process in.
     """
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would show every line twice
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address.count(":") == 1:  # Ray itself would try for minutes
+        host, _, port = address.partition(":")
+        try:
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"no Ray cluster answers at {address}: start one (ray start --head) or unset RAY_ADDRESS"
+            ) from error
     try:
         ray.init(log_to_driver=True)
-    except ConnectionError as error:
-        address = os.environ.get("RAY_ADDRESS", "on this machine")
+    except (ConnectionError, AuthenticationError) as error:
         raise ValueError(
-            f"no Ray cluster answers at {address}: start one (ray start --head) or unset RAY_ADDRESS"
+            f"the Ray cluster {f'at {address}' if address else 'on this machine'} does not let this process in: "
+            "if it wants a token, export RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where ~/.ray/auth_token is not "
+            "the cluster's"
         ) from error
 
 

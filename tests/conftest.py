@@ -29,9 +29,14 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[LocalCluster]:
-    """A real one-node cluster that all distributed tests share: worker start-up is what they wait for."""
-    with LocalCluster(cpus=4) as cluster:
+def ray_cluster(tmp_path_factory) -> Iterator[LocalCluster]:
+    """A real one-node cluster that all distributed tests share: worker start-up is what they wait for.
+
+    It finds a token, as every user has who has called `ray.init()` before, and lets in who has none.
+    """
+    token = tmp_path_factory.mktemp("token") / "auth_token"
+    token.write_text("0123456789abcdef" * 4)
+    with LocalCluster(cpus=4, environment={"RAY_AUTH_TOKEN_PATH": str(token)}) as cluster:
         yield cluster
 
 

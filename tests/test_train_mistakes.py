@@ -152,3 +152,11 @@ def test_start_from_a_checkpoint_of_another_configuration(digits, tmp_path):
     assert outcome.users_mistake
     assert "conv1_2" in outcome.problem
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_does_not_answer(call, digits, tmp_path, monkeypatch):
+    """Said at once: Ray itself goes on trying for minutes."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    code, said = call("digits", f"--data={digits}", f"--out={tmp_path / 'run'}")
+    assert code == 2
+    assert "no Ray cluster answers at 127.0.0.1:1" in said

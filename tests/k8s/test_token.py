@@ -55,12 +55,13 @@ def submit(head, env: dict[str, str], folder: Path, *entrypoint: str) -> subproc
 
 
 @pytest.fixture(scope="module")
-def tokenless_driver(head, tmp_path_factory):
-    """A driver that joins the cluster without the token; it takes its time to give up."""
-    code = f"import ray; ray.init('{head.address}', log_to_driver=False); print('inside')"
-    env = client(None, tmp_path_factory.mktemp("home"))
+def tokenless_driver(head, digits, tmp_path_factory):
+    """A training that joins the cluster without the token; it takes its time to give up."""
+    home = tmp_path_factory.mktemp("home")
+    env = client(None, home) | {"RAY_ADDRESS": head.address}
+    command = [sys.executable, "-m", "vgg.train", "digits", f"--data={digits}", f"--out={home / 'run'}"]
     with subprocess.Popen(
-        [sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as p:
         yield p
         p.kill()
@@ -95,12 +96,12 @@ def test_submit_is_refused(head, tokenless_driver, tmp_path):
     assert not [job for job in listed if "must-not-be" in str(job["entrypoint"])]
 
 
-def test_driver_is_refused(tokenless_driver):
-    """The control store itself, past the dashboard."""
+def test_driver_is_refused(head, tokenless_driver):
+    """The control store itself, past the dashboard; who is refused learns what to do."""
     said, _ = tokenless_driver.communicate(timeout=300)
-    assert tokenless_driver.returncode != 0
-    assert b"inside" not in said
-    assert b"oken" in said, said
+    assert tokenless_driver.returncode == 2, said
+    assert f"the Ray cluster at {head.address} does not let this process in".encode() in said, said
+    assert b"export RAY_AUTH_MODE=token" in said
 
 
 def test_submit_trains(head, tokenless_driver, digits, tmp_path):
