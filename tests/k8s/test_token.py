@@ -60,9 +60,7 @@ def tokenless_driver(head, digits, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     env = client(None, home) | {"RAY_ADDRESS": head.address}
     command = [sys.executable, "-m", "vgg.train", "digits", f"--data={digits}", f"--out={home / 'run'}"]
-    with subprocess.Popen(
-        command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as p:
+    with subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as p:
         yield p
         p.kill()
 
