@@ -32,7 +32,7 @@ lint: setup  ## ruff and mypy
 	$(BIN)/mypy
 
 test: lint  ## lint, types and tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench-data: setup  ## the input pipeline beside others, and cores for a rate; PEERS=folder, see benchmarks/README.md
 	$(BIN)/python -m benchmarks.data $(if $(PEERS),--peers "$(PEERS)")

@@ -51,9 +51,9 @@ def connect() -> None:
         ray.init(log_to_driver=True)
     except (ConnectionError, AuthenticationError) as error:
         raise ValueError(
-            f"the Ray cluster {f'at {address}' if address else 'on this machine'} does not let this process in: "
-            "if it wants a token, export RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where ~/.ray/auth_token is not "
-            "the cluster's"
+            f"the Ray cluster {f'at {address}' if address else 'on this machine'} does not let this process "
+            "in: if it wants a token, export RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where ~/.ray/auth_token "
+            "is not the cluster's"
         ) from error
 
 

@@ -19,6 +19,15 @@ needs_namespaces = pytest.mark.skipif(
 )
 
 
+LONGEST = ("test_tracking.py", "test_train.py", "test_evaluate.py", "test_token.py")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: of two processes none is left alone with one at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder with the real data sets, which live beside the project and are never part of it."""

@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -75,15 +76,14 @@ def test_dashboard(head, who, path):
 def test_what_kubernetes_asks_without_a_token(head):
     """The submitter waits for the dashboard's health, the kubelet asks the agent: neither sends a token."""
     assert status(f"{head.dashboard_url}/api/gcs_healthz") == (200, "success")
-    family = psutil.Process(head.pid).children(recursive=True)
-    ports = {
-        match[1]
-        for process in family
-        for match in [re.search(r"dashboard/agent\.py.*--listen-port=(\d+)", " ".join(process.cmdline()))]
-        if match
-    }
-    (port,) = ports
-    assert status(f"http://127.0.0.1:{port}/api/healthz")[0] == 200
+    (port,) = re.findall(r"--dashboard-agent-listen-port=(\d+)", " ".join(psutil.Process(head.pid).cmdline()))
+    deadline = time.monotonic() + 60
+    answered = 0
+    while answered != 200:  # the agent starts after the dashboard
+        assert time.monotonic() < deadline, f"the agent answers {answered}"
+        time.sleep(0.2)
+        with suppress(urllib.error.URLError):
+            answered = status(f"http://127.0.0.1:{port}/api/healthz")[0]
 
 
 def test_submit_is_refused(head, tokenless_driver, tmp_path):
