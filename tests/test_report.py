@@ -103,6 +103,18 @@ def test_a_test_is_a_run_linked_to_its_net_and_data(mlflow_server, tracked):
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"pictures", "result.json"}
 
 
+def test_how_far_from_the_paper_is_a_metric(mlflow_server, tracked):
+    """D with jittered S at three scales, dense: 24.8 / 7.5 in table 4; on Tiny ImageNet 63.08 was published."""
+    _, _, found = runs(mlflow_server)
+    top1, top5 = errors(tracked[1]["D", "dense"])
+    metrics = one(found, net="net-D", protocol="dense", classes="1000").data.metrics
+    assert metrics["top1_error_over_published"] == pytest.approx(top1 - 24.8)
+    assert metrics["top5_error_over_published"] == pytest.approx(top5 - 7.5)
+    metrics = one(found, net="net-D", protocol="dense", classes="200").data.metrics
+    assert metrics["top1_error_over_published"] == pytest.approx(errors(tracked[1]["D", "tiny"])[0] - 63.08)
+    assert "top5_error_over_published" not in metrics
+
+
 def test_a_nets_page_lists_every_protocol_by_data_set(mlflow_server, tracked):
     client, where, _ = runs(mlflow_server)
     (model,) = client.search_logged_models([where], "tags.weights_sha256 = 'sha-D'")
@@ -141,7 +153,8 @@ def test_the_columns_of_the_shared_view_are_there(mlflow_server, tracked, tmp_pa
     test = one(found, kind="ensemble").data
     columns = [column.removesuffix("`").split(".`") for column in view["selectedColumns"]]
     there = [key in (test.tags if kind == "tags" else test.metrics) for kind, key in columns]
-    assert there == [True] * 6 + [False]
+    assert there == [True] * 7 + [False]
+    assert [chart["metricKey"] in test.metrics for chart in view["compareRunCharts"]] == [True] * 3
 
 
 class Cells(HTMLParser):

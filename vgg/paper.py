@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+PAPER_CLASSES = 1000
+"""What tells ImageNet's classes, which the paper's figures are of, from those of other data."""
 FIXED_256, FIXED_384, JITTERED = "256", "384", "256-512"
 """Training scales S, as `vgg.posteriors.Member.trained_at` names them."""
 MULTI_SCALE = {FIXED_256: (224, 256, 288), FIXED_384: (352, 384, 416), JITTERED: (256, 384, 512)}
@@ -141,3 +143,15 @@ TINY_IMAGENET = {
 }
 """Top-1 errors at 64×64 of two published studies, 200 classes: one with batch normalisation, Adam and early
 stopping; the best found of a plain VGG in 100 epochs."""
+
+
+def published(tested: Tested, classes: int, data: str) -> Errors:
+    """What a test of ours stands beside: the paper's where the data has ImageNet's classes, a published study's
+    where it is Tiny ImageNet, else nothing. `data`: name of its source.
+    """
+    if classes == PAPER_CLASSES:
+        found = [row.paper for table in TABLES for row in table.rows if row.tested == tested]
+        return found[0] if found else (None, None)
+    if classes == 200 and "tiny" in data.lower() and len(tested.nets) == 1:
+        return TINY_IMAGENET[tested.nets[0].partition("@")[0]][0], None
+    return None, None

@@ -14,6 +14,7 @@ import numpy as np
 from pipelines.folder import Folder
 from vgg import pictures, posteriors
 from vgg.accuracy import Accuracy, accuracy
+from vgg.paper import Tested, published
 from vgg.posteriors import Member, Posteriors
 from vgg.records import RunInfo
 from vgg.sender import now
@@ -21,6 +22,7 @@ from vgg.track import Tracker
 
 Kind = Literal["eval", "ensemble"]
 DELIVERY_SECONDS = 60.0
+ERRORS = ("top1_error", "top5_error")
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def _track(
     }
     scales = "+".join(map(str, result["scales"]))
     scales_of_nets = {m.weights_sha256: f"{m.configuration}@{m.trained_at}" for m, _ in of.about.members}
+    tested = Tested(tuple(sorted(scales_of_nets.values())), result["protocol"], tuple(result["scales"]))
     info = RunInfo(
         uid=uid,
         experiment=experiment,
@@ -107,7 +110,7 @@ def _track(
             **about,
             "kind": result["kind"],
             "scales": scales,
-            "tested": " ".join(sorted(scales_of_nets.values())),
+            "tested": " ".join(tested.nets),
             "split": of.about.split,
             "classes": str(len(of.about.classes)),
         },
@@ -128,6 +131,10 @@ def _track(
         "calibration_error": scored.calibration_error,
         "images": float(scored.seen),
     }
+    theirs = published(tested, len(of.about.classes), of.about.source)
+    for name, ours, stated in zip(ERRORS, (scored.top1_error, scored.top5_error), theirs, strict=True):
+        if stated is not None:
+            metrics[f"{name}_over_published"] = ours - stated
     tracker.scores(nets, metrics)
     tracker.text(
         "result.json", json.dumps({key: value for key, value in result.items() if key != "tracked_at"})

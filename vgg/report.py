@@ -15,29 +15,16 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from rich.console import Console
 
-from vgg import pictures
+from vgg import pictures, view
 from vgg.command import complain, tracking_uri
-from vgg.paper import TABLES, TINY_IMAGENET, Errors, Tested
+from vgg.paper import PAPER_CLASSES, TABLES, Errors, Tested, published
 from vgg.render import Cells, Section, to_html, to_markdown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-PAPER_CLASSES = 1000
-"""What tells ImageNet's 1000 classes, which the paper's figures are of, from other data."""
 CURVE_POINTS = 2000
-VIEW = "vgg"
-VIEW_COLUMNS = (
-    "tags.`kind`",
-    "tags.`configuration`",
-    "tags.`protocol`",
-    "tags.`scales`",
-    "metrics.`top1_error`",
-    "metrics.`top5_error`",
-    "metrics.`val/top1_error`",
-)
-"""Of MLflow's runs table, so that it says which configuration, which protocol, and what came of it."""
 
 
 @dataclass(frozen=True)
@@ -102,31 +89,11 @@ def report(options: Report) -> None:
         for name in files:
             client.log_artifact(run.info.run_id, str(options.out / name))
         client.set_terminated(run.info.run_id)
-        share_view(client, experiment_id)
-        page = f"{uri}/#/experiments/{experiment_id}/runs"
-        console.print(f"tracked at {page}/{run.info.run_id}", markup=False)
-        console.print(f"all runs with these columns: {page}?viewStateShareKey={VIEW}", markup=False)
-
-
-def share_view(client: "MlflowClient", experiment_id: str) -> None:
-    """Keep a view of the runs table in the experiment, as MLflow's "share view" does: best tests first."""
-    state = {
-        "searchFilter": "tags.kind != 'report'",
-        "orderByKey": "metrics.`top1_error`",
-        "orderByAsc": True,
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "datasetsFilter": [],
-        "modelVersionFilter": "All Runs",
-        "selectedColumns": VIEW_COLUMNS,
-        "runsExpanded": {},
-        "runsPinned": [],
-        "runsHidden": [],
-        "compareRunCharts": [],
-        "viewMaximized": False,
-        "runListHidden": False,
-    }
-    client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{VIEW}", json.dumps(state))
+        view.share(client, experiment_id)
+        best = [test.run_id for test in sorted(tests, key=lambda test: test.errors[0] or 0.0)]
+        console.print(f"tracked at {uri}/#/experiments/{experiment_id}/runs/{run.info.run_id}", markup=False)
+        for what, link in view.links(uri, experiment_id, best).items():
+            console.print(f"{what}: {link}", markup=False)
 
 
 def found_test(run: "Run") -> Found | None:
@@ -175,13 +142,10 @@ def other_sections(tests: Sequence[Found]) -> list[Section]:
         newest = {(test.net, test.tested): test for test in reversed(others) if test.data == data}
         rows = []
         for test in sorted(newest.values(), key=lambda t: (t.kind, t.net, t.tested.protocol, t.tested.scales)):
-            published: Errors = (None, None)
-            if test.classes == 200 and "tiny" in data.lower() and test.kind == "eval":
-                published = (TINY_IMAGENET[test.tested.nets[0].partition("@")[0]][0], None)
             scales = ", ".join(map(str, test.tested.scales))
             label = f"{' + '.join(test.tested.nets)}, {test.tested.protocol}, Q = {scales}"
             note = f"{test.net}, {test.recipe}, {test.images:,} images"
-            rows.append(Cells(label, published, test.errors, note))
+            rows.append(Cells(label, published(test.tested, test.classes, data), test.errors, note))
         classes = " or ".join(sorted({str(test.classes) for test in newest.values()}))
         sections.append(Section(f"{data}, {classes} classes", "published", tuple(rows)))
     return sections
