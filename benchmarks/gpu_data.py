@@ -24,7 +24,8 @@ from rich.console import Console
 from benchmarks.data import ROOT, prepare
 from benchmarks.loaders import LEAST, MOST, SIDE
 from benchmarks.machine import describe
-from pipelines.dali import Batch, Placement, TrainLoader, to_input
+from pipelines.batch import Batch, to_input
+from pipelines.dali import Placement, TrainLoader
 from pipelines.draw import Augment
 from pipelines.shards import Shards, read_manifest
 

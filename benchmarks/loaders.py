@@ -18,8 +18,9 @@ from torchvision import io as vision_io
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from pipelines.dali import PREFETCH, Rows, TrainLoader, region, to_input
-from pipelines.draw import Augment, colour_axes, draw
+from pipelines.batch import to_input
+from pipelines.dali import PREFETCH, Rows, TrainLoader
+from pipelines.draw import Augment, colour_axes, draw, region
 from pipelines.shards import Shards, read_manifest, samples
 
 SIDE, LEAST, MOST = 224, 256, 512

@@ -18,11 +18,11 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from numba import njit
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.plugin.pytorch import feed_ndarray
 
-from pipelines.draw import Augment, Draws, centre, colour_axes, draw
+from pipelines.batch import Batch
+from pipelines.draw import Augment, Draws, centre, colour_axes, draw, region
 from pipelines.resample import resample
 from pipelines.shards import Manifest, Shards, samples
 
@@ -32,47 +32,6 @@ Placement = Literal["cpu", "regions", "gpu"]
 PREFETCH = 2
 """Batches that stand ready, where nothing else is asked for."""
 DECODED_AHEAD = 2  # batches that DALI holds: one is decoded while the other is resampled
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Crops of one worker, on its device."""
-
-    images_BHWC: torch.Tensor
-    """uint8."""
-    offset_BC: torch.Tensor
-    """float32, what is added to every pixel: the colour shift minus the training mean."""
-    labels_B: torch.Tensor
-    """int64."""
-    images_B: np.ndarray
-    """Which images of the split these are."""
-
-
-def to_input(batch: Batch, out: torch.Tensor | None = None) -> torch.Tensor:
-    """What the net sees, images_BCHW float32 in channels-last memory.
-
-    `out`: what an earlier call returned, to be written over where it has the right size. On a CPU new memory
-    costs more than the sum itself: its pages are made and cleared one by one.
-    """
-    images_BCHW = batch.images_BHWC.permute(0, 3, 1, 2)
-    if out is None or out.shape != images_BCHW.shape:
-        out = torch.empty_like(images_BCHW, dtype=torch.float32)
-    if out.device.type == "cpu":  # one pass over memory; torch makes two
-        _add_offset(batch.images_BHWC.numpy(), batch.offset_BC.numpy(), out.permute(0, 2, 3, 1).numpy())
-        return out
-    return out.copy_(images_BCHW).add_(batch.offset_BC[:, :, None, None])
-
-
-@njit(nogil=True, cache=True)
-def _add_offset(images_BHWC: np.ndarray, offset_BC: np.ndarray, out_BHWC: np.ndarray) -> None:
-    rows, pixels = images_BHWC.shape[0], images_BHWC.shape[1] * images_BHWC.shape[2]
-    for row in range(rows):
-        source_PC, target_PC = images_BHWC[row].reshape(pixels, 3), out_BHWC[row].reshape(pixels, 3)
-        red, green, blue = offset_BC[row, 0], offset_BC[row, 1], offset_BC[row, 2]
-        for pixel in range(pixels):
-            target_PC[pixel, 0] = np.float32(source_PC[pixel, 0]) + red
-            target_PC[pixel, 1] = np.float32(source_PC[pixel, 1]) + green
-            target_PC[pixel, 2] = np.float32(source_PC[pixel, 2]) + blue
 
 
 @dataclass(frozen=True)
@@ -224,30 +183,6 @@ def _resample_all(
             resample(images_BHWC[i], regions.at(i), fed.start_B2[i], fed.end_B2[i], mirror_B[i])
 
     list(pool.map(some, range(threads)))
-
-
-def region(
-    draws: Draws, heights_B: np.ndarray, widths_B: np.ndarray, side: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What to decode and what to resize, as float32 [B, 2] (down, right) in pixels of the file.
-
-    The first two are anchor and shape of the region to decode, whole pixels; the last two the start and end
-    of the crop within that region, which may fall between pixels.
-    """
-    sizes_B2 = np.stack([heights_B, widths_B], 1).astype(np.float64)
-    scaled_B2 = np.stack([draws.scaled_height_B, draws.scaled_width_B], 1)
-    corner_B2 = np.stack([draws.top_B, draws.left_B], 1)
-    ratio_B2 = sizes_B2 / scaled_B2
-    start_B2, end_B2 = corner_B2 * ratio_B2, (corner_B2 + side) * ratio_B2
-    margin_B2 = np.ceil(np.maximum(ratio_B2, 1)) + 1  # the triangle filter's reach
-    first_B2 = np.maximum(np.floor(start_B2 - margin_B2), 0)
-    last_B2 = np.minimum(np.ceil(end_B2 + margin_B2), sizes_B2)
-    return (
-        first_B2.astype(np.float32),
-        (last_B2 - first_B2).astype(np.float32),
-        (start_B2 - first_B2).astype(np.float32),
-        (end_B2 - first_B2).astype(np.float32),
-    )
 
 
 @pipeline_def

@@ -138,6 +138,30 @@ def centre(heights_B: np.ndarray, widths_B: np.ndarray, side: int, scale: int) -
     )
 
 
+def region(
+    draws: Draws, heights_B: np.ndarray, widths_B: np.ndarray, side: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What to decode and what to resize, as float32 [B, 2] (down, right) in pixels of the file.
+
+    The first two are anchor and shape of the region to decode, whole pixels; the last two the start and end
+    of the crop within that region, which may fall between pixels.
+    """
+    sizes_B2 = np.stack([heights_B, widths_B], 1).astype(np.float64)
+    scaled_B2 = np.stack([draws.scaled_height_B, draws.scaled_width_B], 1)
+    corner_B2 = np.stack([draws.top_B, draws.left_B], 1)
+    ratio_B2 = sizes_B2 / scaled_B2
+    start_B2, end_B2 = corner_B2 * ratio_B2, (corner_B2 + side) * ratio_B2
+    margin_B2 = np.ceil(np.maximum(ratio_B2, 1)) + 1  # the triangle filter's reach
+    first_B2 = np.maximum(np.floor(start_B2 - margin_B2), 0)
+    last_B2 = np.minimum(np.ceil(end_B2 + margin_B2), sizes_B2)
+    return (
+        first_B2.astype(np.float32),
+        (last_B2 - first_B2).astype(np.float32),
+        (start_B2 - first_B2).astype(np.float32),
+        (end_B2 - first_B2).astype(np.float32),
+    )
+
+
 def rescaled(heights_B: np.ndarray, widths_B: np.ndarray, scale_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Height and width with the shorter side equal to the scale, the longer rounded to the nearest pixel."""
     heights_B, widths_B = heights_B.astype(np.int64), widths_B.astype(np.int64)

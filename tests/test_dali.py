@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pipelines.dali import EvalLoader, TrainLoader, region, to_input
+from pipelines.batch import to_input
+from pipelines.dali import EvalLoader, TrainLoader
 from pipelines.draw import Augment, centre, colour_axes, draw
 from pipelines.pack import Pack, pack
 from pipelines.shards import Shards, read_manifest, samples, share
@@ -52,41 +51,6 @@ def photos(tmp_path_factory):
     pack(Pack(str(folder / "source"), folder / "packed", workers=1))
     manifest = read_manifest(folder / "packed")
     return manifest, Shards(folder / "packed", manifest, "train"), Shards(folder / "packed", manifest, "val")
-
-
-@given(
-    height=st.integers(1, 40_000),
-    width=st.integers(1, 40_000),
-    side=st.sampled_from([32, 224]),
-    extra=st.tuples(st.integers(0, 300), st.integers(0, 300)),
-    seed=st.integers(0, 2**63 - 1),
-)
-def test_a_region_holds_all_that_the_filter_reaches(height, width, side, extra, seed):
-    """No pixel that the whole image would have given a weight is missing, and little else is decoded."""
-    augment = Augment(side, side + min(extra), side + max(extra))
-    sizes = np.array([[height, width]])
-    one = np.array([0])
-    draws = draw(seed, one, one, sizes[:, 0], sizes[:, 1], augment, np.zeros((3, 3)))
-    anchor, shape, start, end = (each[0].astype(np.float64) for each in region(draws, *sizes.T, side))
-    scaled = np.array([draws.scaled_height_B[0], draws.scaled_width_B[0]])
-    corner = np.array([draws.top_B[0], draws.left_B[0]])
-    assert (anchor == np.floor(anchor)).all()
-    assert (shape == np.floor(shape)).all()
-    assert (anchor >= 0).all()
-    assert (shape >= 1).all()
-    assert (anchor + shape <= sizes[0]).all()
-
-    ratio = sizes[0] / scaled
-    reach = np.maximum(ratio, 1)
-    for place in (0, side - 1):
-        centre_of_pixel = (corner + place + 0.5) * ratio
-        first = np.maximum(np.floor(centre_of_pixel - reach + 0.5), 0)
-        last = np.minimum(np.floor(centre_of_pixel + reach + 0.5), sizes[0])
-        assert (anchor <= first).all()
-        assert (last <= anchor + shape).all()
-    assert (np.abs(anchor + start - corner * ratio) < 1e-3 * ratio).all(), "float32 moves the crop"
-    assert (np.abs(end - start - side * ratio) < 1e-3 * ratio).all()
-    assert (shape <= side * ratio + 2 * (reach + 3)).all()
 
 
 def loader(photos, augment, **changes):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pipelines.dali import Batch, EvalLoader
+from pipelines.batch import Batch
+from pipelines.dali import EvalLoader
 from vgg import checkpoint, pictures
 from vgg.nets import about_net
 from vgg.recipe import RECIPES, difference, flatten

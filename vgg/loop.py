@@ -20,7 +20,8 @@ import torch
 
 from cluster.reduce import LEAVES, TreeSum
 from cluster.strategy import Worker, data_parallel, first_problem, in_fixed_order, sum_over_workers
-from pipelines.dali import Batch, EvalLoader, TrainLoader, to_input
+from pipelines.batch import Batch, to_input
+from pipelines.dali import EvalLoader, TrainLoader
 from pipelines.draw import Augment
 from pipelines.folder import Folder
 from pipelines.shards import Shards, read_manifest, share, verify

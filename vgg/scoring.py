@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from cluster.strategy import Worker
-from pipelines.dali import EvalLoader, Placement, to_input
+from pipelines.batch import to_input
+from pipelines.dali import EvalLoader, Placement
 from pipelines.shards import Shards, read_manifest, verify
 from pipelines.stage import Stage, stage
 from pipelines.whole import whole_images

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cluster.strategy import sum_over_workers
-from pipelines.dali import Batch, to_input
+from pipelines.batch import Batch, to_input
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,51 @@
+"""What a worker's step is given, and the one pass that makes of it what a net sees.
+
+Shapes: B images of this worker, H and W sides of the crop in pixels, C = 3 (RGB, 0 to 255), P pixels of a crop.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numba import njit
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops of one worker, on its device."""
+
+    images_BHWC: torch.Tensor
+    """uint8."""
+    offset_BC: torch.Tensor
+    """float32, what is added to every pixel: the colour shift minus the training mean."""
+    labels_B: torch.Tensor
+    """int64."""
+    images_B: np.ndarray
+    """Which images of the split these are."""
+
+
+def to_input(batch: Batch, out: torch.Tensor | None = None) -> torch.Tensor:
+    """What the net sees, images_BCHW float32 in channels-last memory.
+
+    `out`: what an earlier call returned, to be written over where it has the right size. On a CPU new memory
+    costs more than the sum itself: its pages are made and cleared one by one.
+    """
+    images_BCHW = batch.images_BHWC.permute(0, 3, 1, 2)
+    if out is None or out.shape != images_BCHW.shape:
+        out = torch.empty_like(images_BCHW, dtype=torch.float32)
+    if out.device.type == "cpu":  # one pass over memory; torch makes two
+        _add_offset(batch.images_BHWC.numpy(), batch.offset_BC.numpy(), out.permute(0, 2, 3, 1).numpy())
+        return out
+    return out.copy_(images_BCHW).add_(batch.offset_BC[:, :, None, None])
+
+
+@njit(nogil=True, cache=True)
+def _add_offset(images_BHWC: np.ndarray, offset_BC: np.ndarray, out_BHWC: np.ndarray) -> None:
+    rows, pixels = images_BHWC.shape[0], images_BHWC.shape[1] * images_BHWC.shape[2]
+    for row in range(rows):
+        source_PC, target_PC = images_BHWC[row].reshape(pixels, 3), out_BHWC[row].reshape(pixels, 3)
+        red, green, blue = offset_BC[row, 0], offset_BC[row, 1], offset_BC[row, 2]
+        for pixel in range(pixels):
+            target_PC[pixel, 0] = np.float32(source_PC[pixel, 0]) + red
+            target_PC[pixel, 1] = np.float32(source_PC[pixel, 1]) + green
+            target_PC[pixel, 2] = np.float32(source_PC[pixel, 2]) + blue
