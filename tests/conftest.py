@@ -13,6 +13,8 @@ from tests.mlflow_server import MLflowServer
 from tests.object_store import KEYS, ObjectStore
 
 ROOT = Path(__file__).resolve().parent.parent
+for variable in [name for name in os.environ if name.startswith("RAY_AUTH_")]:
+    del os.environ[variable]  # of the cluster that whoever runs the tests works with
 needs_namespaces = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None,
     reason="network namespaces need root and iproute2",

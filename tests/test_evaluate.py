@@ -171,6 +171,16 @@ def test_posteriors_are_those_of_plain_pytorch(data, run, protocol):
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
+def test_bf16_stays_near(data, run):
+    """On a CPU too, where fp32 has convolutions of its own."""
+    task, stage = Task(0, Part("dense", 72), 0, 6), Stage(str(data))
+    fp32, bf16 = (
+        scorer(CPU, Scoring((open_net(run),), stage, "val", precision=precision))(task)
+        for precision in ("fp32", "bf16")
+    )
+    assert 0 < np.abs(fp32 - bf16).max() < 0.02
+
+
 @pytest.mark.parametrize("protocol", ["single-crop", "dense", "multi-crop"])
 def test_the_number_of_crops_at_once_changes_nothing(data, run, protocol):
     net, task = open_net(run), Task(0, Part(protocol, 72), 0, 7)

@@ -10,11 +10,11 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.folder import Folder
+from vgg import paper, view
 from vgg.accuracy import accuracy
-from vgg.paper import TABLES
 from vgg.posteriors import About, Member, Posteriors, mean
 from vgg.publish import publish
-from vgg.report import Report, report
+from vgg.report import Report, best_by_data, found_test, report
 
 IMAGES = 80
 
@@ -113,6 +113,7 @@ def test_how_far_from_the_paper_is_a_metric(mlflow_server, tracked):
     metrics = one(found, net="net-D", protocol="dense", classes="200").data.metrics
     assert metrics["top1_error_over_published"] == pytest.approx(errors(tracked[1]["D", "tiny"])[0] - 63.08)
     assert "top5_error_over_published" not in metrics
+    assert paper.published(paper.Tested(("A-LRN@64",), "dense", (64,)), 200, "Tiny ImageNet") == (None, None)
 
 
 def test_a_nets_page_lists_every_protocol_by_data_set(mlflow_server, tracked):
@@ -157,6 +158,20 @@ def test_the_columns_of_the_shared_view_are_there(mlflow_server, tracked, tmp_pa
     assert [chart["metricKey"] in test.metrics for chart in view["compareRunCharts"]] == [True] * 3
 
 
+def test_the_best_of_each_data_set_are_compared(mlflow_server, tracked):
+    """Tests of other data are no rivals; the login of a tracking URI is in no link."""
+    _, where, found = runs(mlflow_server)
+    tests = [test for run in found if (test := found_test(run)) is not None]
+    best = best_by_data(tests)
+    assert {data: len(ids) for data, ids in best.items()} == {"ILSVRC-2012": 7, "Tiny ImageNet": 1}
+    errors_of = {run.info.run_id: run.data.metrics["top1_error"] for run in found if "tested" in run.data.tags}
+    ordered = [errors_of[run_id] for run_id in best["ILSVRC-2012"]]
+    assert ordered == sorted(ordered)
+    links = view.links("http://me:secret@host:5000/", where, best)
+    assert len(links) == 3
+    assert all(link.startswith("http://host:5000/#/") for link in links.values())
+
+
 class Cells(HTMLParser):
     """Text of every cell of a page, row by row."""
 
@@ -191,12 +206,12 @@ def test_the_report_has_ours_beside_the_paper(mlflow_server, tracked, tmp_path):
         "D + E, S = 256-512, both": (("D+E", "both"), (23.7, 6.8)),
         "D, S = 256-512, Q = 256, 384, 512": (("D", "dense"), (24.8, 7.5)),
     }
-    for label, (name, paper) in expected.items():
+    for label, (name, theirs) in expected.items():
         ours = errors(tracked[1][name])
         cells = [
-            f"{paper[0]} / {paper[1]}",
+            f"{theirs[0]} / {theirs[1]}",
             f"{ours[0]:.1f} / {ours[1]:.1f}",
-            f"{ours[0] - paper[0]:+.1f} / {ours[1] - paper[1]:+.1f}",
+            f"{ours[0] - theirs[0]:+.1f} / {ours[1] - theirs[1]:+.1f}",
         ]
         assert rows[label] == cells
         assert "| " + " | ".join([label, *cells]) in markdown
@@ -216,7 +231,7 @@ def test_the_report_has_ours_beside_the_paper(mlflow_server, tracked, tmp_path):
 def test_the_papers_figures_are_those_of_the_facts(shared_data):
     """Every pair of errors that paper.md has in tables 3 to 7 is in ours, and none besides."""
     text = (shared_data.parent / "paper.md").read_text()
-    for table in TABLES:
+    for table in paper.TABLES:
         start = text.index(f"### Table {table.number}")
         section = re.split(r"\n##", text[start + 5 :])[0].partition("\n")[2]
         facts = re.findall(r"(\d+\.\d|–) ?/ ?(\d+\.\d)(?![\d.])", section)

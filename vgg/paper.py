@@ -153,5 +153,5 @@ def published(tested: Tested, classes: int, data: str) -> Errors:
         found = [row.paper for table in TABLES for row in table.rows if row.tested == tested]
         return found[0] if found else (None, None)
     if classes == 200 and "tiny" in data.lower() and len(tested.nets) == 1:
-        return TINY_IMAGENET[tested.nets[0].partition("@")[0]][0], None
+        return TINY_IMAGENET.get(tested.nets[0].partition("@")[0], (None, None))[0], None
     return None, None

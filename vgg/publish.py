@@ -132,9 +132,9 @@ def _track(
         "images": float(scored.seen),
     }
     theirs = published(tested, len(of.about.classes), of.about.source)
-    for name, ours, stated in zip(ERRORS, (scored.top1_error, scored.top5_error), theirs, strict=True):
+    for error, ours, stated in zip(ERRORS, (scored.top1_error, scored.top5_error), theirs, strict=True):
         if stated is not None:
-            metrics[f"{name}_over_published"] = ours - stated
+            metrics[f"{error}_over_published"] = ours - stated
     tracker.scores(nets, metrics)
     tracker.text(
         "result.json", json.dumps({key: value for key, value in result.items() if key != "tracked_at"})

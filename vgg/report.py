@@ -90,10 +90,22 @@ def report(options: Report) -> None:
             client.log_artifact(run.info.run_id, str(options.out / name))
         client.set_terminated(run.info.run_id)
         view.share(client, experiment_id)
-        best = [test.run_id for test in sorted(tests, key=lambda test: test.errors[0] or 0.0)]
-        console.print(f"tracked at {uri}/#/experiments/{experiment_id}/runs/{run.info.run_id}", markup=False)
-        for what, link in view.links(uri, experiment_id, best).items():
+        page = f"{view.address(uri)}/#/experiments/{experiment_id}/runs/{run.info.run_id}"
+        console.print(f"tracked at {page}", markup=False)
+        for what, link in view.links(uri, experiment_id, best_by_data(tests)).items():
             console.print(f"{what}: {link}", markup=False)
+
+
+def best_by_data(tests: Sequence[Found]) -> dict[str, list[str]]:
+    """Data set -> ids of its runs, the best first; of a test that was repeated the newest.
+
+    `tests` come newest first.
+    """
+    found = {}
+    for data in sorted({test.data for test in tests}):
+        newest = {(test.net, test.tested): test for test in reversed(tests) if test.data == data}
+        found[data] = [test.run_id for test in sorted(newest.values(), key=lambda test: test.errors[0] or 0.0)]
+    return found
 
 
 def found_test(run: "Run") -> Found | None:

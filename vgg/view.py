@@ -1,7 +1,8 @@
 """MLflow's own pages over our runs: which columns, order and charts they show, and where they are."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -68,12 +69,18 @@ def share(client: "MlflowClient", experiment_id: str) -> None:
     client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{NAME}", json.dumps(state))
 
 
-def links(uri: str, experiment_id: str, best: Sequence[str]) -> dict[str, str]:
-    """What a page shows -> its address. `best`: ids of runs, the best test first."""
-    runs = f"{uri}/#/experiments/{experiment_id}/runs?viewStateShareKey={NAME}"
+def address(uri: str) -> str:
+    """Of the server's pages, without the login that a tracking URI may hold."""
+    return re.sub(r"//[^/@]*@", "//", uri).rstrip("/")
+
+
+def links(uri: str, experiment_id: str, best: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What a page shows -> its address. `best`: ids of runs by data set, the best test first."""
+    runs = f"{address(uri)}/#/experiments/{experiment_id}/runs?viewStateShareKey={NAME}"
     found = {"all runs with these columns": runs, "as charts": f"{runs}&compareRunsMode=CHART"}
-    if len(best) > 1:
-        ids = json.dumps(list(best[:COMPARED]), separators=(",", ":"))
-        compared = quote(f'runs={ids}&experiments=["{experiment_id}"]', safe="=&")
-        found["the best beside each other"] = f"{uri}/#/compare-runs?{compared}"
+    for data, tests in best.items():
+        if len(tests) > 1:
+            ids = json.dumps(list(tests[:COMPARED]), separators=(",", ":"))
+            compared = quote(f'runs={ids}&experiments=["{experiment_id}"]', safe="=&")
+            found[f"the best on {data} beside each other"] = f"{address(uri)}/#/compare-runs?{compared}"
     return found

@@ -10,8 +10,7 @@ Shapes: B images, H and W sides of a map, C channels read, K channels put out, T
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from threading import Barrier
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -21,8 +20,8 @@ from torch import nn
 from vgg.model import VGG
 
 LANES = 32  # channels that one turn takes: what it works on stays in the first cache
-A, B = np.float32(math.sqrt(0.5)), np.float32(math.sqrt(2))  # the points
-HALF, TWO, MOST = np.float32(0.5), np.float32(2), np.float32(2.5)  # A², B² and A² + B²; A·B is 1
+ROOT_HALF, ROOT_TWO = np.float32(math.sqrt(0.5)), np.float32(math.sqrt(2))  # the points; their product is 1
+HALF, TWO, SUM = np.float32(0.5), np.float32(2), np.float32(2.5)  # their squares
 
 
 @njit(nogil=True, cache=True)
@@ -48,22 +47,22 @@ def _spread(maps_BHWC: np.ndarray, first: int, tiles_36TC: np.ndarray) -> None:
             for i in range(row):
                 a, b, c, d = tile[i], tile[row + i], tile[2 * row + i], tile[3 * row + i]
                 e, f = tile[4 * row + i], tile[5 * row + i]
-                even, odd = e - TWO * c, A * (d - TWO * b)
-                half[i] = a - MOST * c + e
+                even, odd = e - TWO * c, ROOT_HALF * (d - TWO * b)
+                half[i] = a - SUM * c + e
                 half[row + i], half[2 * row + i] = even + odd, even - odd
-                even, odd = e - HALF * c, B * (d - HALF * b)
+                even, odd = e - HALF * c, ROOT_TWO * (d - HALF * b)
                 half[3 * row + i], half[4 * row + i] = even + odd, even - odd
-                half[5 * row + i] = b - MOST * d + f
+                half[5 * row + i] = b - SUM * d + f
             for y in range(0, 6 * row, row):
                 for i in range(y, y + LANES):
                     a, b, c, d = half[i], half[i + LANES], half[i + 2 * LANES], half[i + 3 * LANES]
                     e, f = half[i + 4 * LANES], half[i + 5 * LANES]
-                    even, odd = e - TWO * c, A * (d - TWO * b)
-                    tile[i] = a - MOST * c + e
+                    even, odd = e - TWO * c, ROOT_HALF * (d - TWO * b)
+                    tile[i] = a - SUM * c + e
                     tile[i + LANES], tile[i + 2 * LANES] = even + odd, even - odd
-                    even, odd = e - HALF * c, B * (d - HALF * b)
+                    even, odd = e - HALF * c, ROOT_TWO * (d - HALF * b)
                     tile[i + 3 * LANES], tile[i + 4 * LANES] = even + odd, even - odd
-                    tile[i + 5 * LANES] = b - MOST * d + f
+                    tile[i + 5 * LANES] = b - SUM * d + f
             for number in range(36):
                 target = tiles_36TC[number, place, channel : channel + LANES]
                 for i in range(LANES):
@@ -86,11 +85,10 @@ def _gather(products_36TK: np.ndarray, first: int, bias_K: np.ndarray, maps_BHWK
                 for i in range(LANES):
                     tile[number * LANES + i] = source[i]
             for i in range(row):
-                even_a, odd_a = tile[row + i] + tile[2 * row + i], A * (tile[row + i] - tile[2 * row + i])
-                even_b, odd_b = (
-                    tile[3 * row + i] + tile[4 * row + i],
-                    B * (tile[3 * row + i] - tile[4 * row + i]),
-                )
+                even_a = tile[row + i] + tile[2 * row + i]
+                odd_a = ROOT_HALF * (tile[row + i] - tile[2 * row + i])
+                even_b = tile[3 * row + i] + tile[4 * row + i]
+                odd_b = ROOT_TWO * (tile[3 * row + i] - tile[4 * row + i])
                 half[i] = tile[i] + even_a + even_b
                 half[row + i] = odd_a + odd_b
                 half[2 * row + i] = HALF * even_a + TWO * even_b
@@ -99,9 +97,9 @@ def _gather(products_36TK: np.ndarray, first: int, bias_K: np.ndarray, maps_BHWK
                 for i in range(LANES):
                     at = y * row + i
                     even_a = half[at + LANES] + half[at + 2 * LANES]
-                    odd_a = A * (half[at + LANES] - half[at + 2 * LANES])
+                    odd_a = ROOT_HALF * (half[at + LANES] - half[at + 2 * LANES])
                     even_b = half[at + 3 * LANES] + half[at + 4 * LANES]
-                    odd_b = B * (half[at + 3 * LANES] - half[at + 4 * LANES])
+                    odd_b = ROOT_TWO * (half[at + 3 * LANES] - half[at + 4 * LANES])
                     bias, to = bias_K[channel + i], 4 * y * LANES + i
                     tile[to] = half[at] + even_a + even_b + bias
                     tile[to + LANES] = odd_a + odd_b + bias
@@ -142,6 +140,7 @@ class Winograd(nn.Module):
 
     def forward(self, maps_BCHW: torch.Tensor) -> torch.Tensor:
         """[B, C, H, W] -> [B, K, H, W], in channels-last order."""
+        assert maps_BCHW.dtype == torch.float32
         maps_BHWC = maps_BCHW.permute(0, 2, 3, 1).contiguous()
         images, height, width, channels = maps_BHWC.shape
         filters = len(self.bias_K)
@@ -177,13 +176,20 @@ class Minimal(nn.Module):
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Class score maps, as `VGG.forward`."""
-        threads = min(torch.get_num_threads(), len(images_BCHW))
-        if threads == 1:
-            return self._score(images_BCHW)
-        return torch.cat(list(_pool(torch.get_num_threads()).map(self._score, images_BCHW.chunk(threads))))
+        threads = torch.get_num_threads()
+        parts = images_BCHW.tensor_split(max(min(threads, len(images_BCHW)), 1))
+        if len(parts) == 1:
+            return self._score(images_BCHW, threads)
+        found = list(_pool(threads).map(partial(self._score, threads=threads // len(parts)), parts))
+        torch.set_num_threads(
+            threads
+        )  # the number is a thread's own, but the last one set holds for new threads
+        return torch.cat(found)
 
-    @torch.inference_mode()  # of a thread, as autocast is
-    def _score(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+    @torch.inference_mode()  # a thread's own too
+    def _score(self, images_BCHW: torch.Tensor, threads: int) -> torch.Tensor:
+        """Score some images on so many of torch's threads, which would otherwise be all in each of ours."""
+        torch.set_num_threads(threads)
         # One at a time, maps stay in memory that the last one left; larger ones are asked of the system anew.
         maps = [self.net.features(image_1CHW) for image_1CHW in images_BCHW.split(1)]
         return self.net.classify(torch.cat(maps))
@@ -191,9 +197,4 @@ class Minimal(nn.Module):
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that compute alone: torch would start as many again in each of them."""
-    pool = ThreadPoolExecutor(threads, "winograd", torch.set_num_threads, (1,))
-    together = Barrier(threads)
-    list(pool.map(lambda _: together.wait(), range(threads)))
-    torch.set_num_threads(threads)  # the number is a thread's own, but the last one set holds for new threads
-    return pool
+    return ThreadPoolExecutor(threads, "winograd")
