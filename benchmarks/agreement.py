@@ -11,10 +11,14 @@ from typing import Any
 
 import torch
 
-from vgg.initialise import initialise
-from vgg.model import VGG, Architecture, to_torchvision
-from vgg.recipe import Optim
-from vgg.step import dropout_masks, make_optimizer, train_step
+from vgg.net.architecture import Architecture
+from vgg.net.initialise import initialise
+from vgg.net.module import VGG
+from vgg.net.torchvision import to_torchvision
+from vgg.recipes.schema import Optim
+from vgg.training.dropout import dropout_masks
+from vgg.training.optimizer import make_optimizer
+from vgg.training.step import train_step
 
 CPU = torch.device("cpu")
 

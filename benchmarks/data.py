@@ -30,7 +30,8 @@ from rich.table import Table
 
 from benchmarks.loaders import LOADERS
 from benchmarks.machine import describe
-from pipelines.pack import Pack, pack
+from pipelines.pack import pack
+from pipelines.packing.dataset import PackOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = "ours"
@@ -76,7 +77,7 @@ def prepare(photographs: Path, folder: Path) -> int:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(data)
             count += 1
-    pack(Pack(str(folder / "files"), folder / "packed"))
+    pack(PackOptions(str(folder / "files"), folder / "packed"))
     return count
 
 

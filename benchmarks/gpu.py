@@ -24,7 +24,7 @@ from benchmarks.agreement import agreement, no_torchvision, torchvision_agreemen
 from benchmarks.machine import describe
 from benchmarks.roofline import ceilings
 from benchmarks.speed import COMPILED, EAGER, EAGER_CONTIGUOUS, speed
-from vgg.model import CONFIGURATIONS, Architecture
+from vgg.net.architecture import CONFIGURATIONS, Architecture
 
 # D and A first: they are what a run that is cut short should hold.
 ORDER = ("D", "A", "E", "B", "C", "A-LRN")

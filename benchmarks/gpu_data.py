@@ -24,10 +24,12 @@ from rich.console import Console
 from benchmarks.data import ROOT, prepare
 from benchmarks.loaders import LEAST, MOST, SIDE
 from benchmarks.machine import describe
-from pipelines.batch import Batch, to_input
-from pipelines.dali import Placement, TrainLoader
-from pipelines.draw import Augment
-from pipelines.shards import Shards, read_manifest
+from pipelines.loading.batch import Batch, to_input
+from pipelines.loading.dali import Placement
+from pipelines.loading.draw import Augment
+from pipelines.loading.loaders import TrainLoader
+from pipelines.shards.manifest import read_manifest
+from pipelines.shards.reader import Shards
 
 PLACEMENTS: tuple[Placement, ...] = ("cpu", "regions", "gpu")
 COMPARED = 4  # batches whose pixels are compared

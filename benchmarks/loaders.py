@@ -18,10 +18,13 @@ from torchvision import io as vision_io
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from pipelines.batch import to_input
-from pipelines.dali import PREFETCH, Rows, TrainLoader
-from pipelines.draw import Augment, colour_axes, draw, region
-from pipelines.shards import Shards, read_manifest, samples
+from pipelines.loading.batch import to_input
+from pipelines.loading.dali import PREFETCH, PlannedBatch
+from pipelines.loading.draw import Augment, colour_axes, draw, region
+from pipelines.loading.loaders import TrainLoader
+from pipelines.shards.manifest import read_manifest
+from pipelines.shards.order import training_order
+from pipelines.shards.reader import Shards
 
 SIDE, LEAST, MOST = 224, 256, 512
 MEAN = (123.68, 116.78, 103.94)
@@ -146,9 +149,11 @@ def dali_region(folder: Path, batch: int, cores: int, *, resized: bool = True) -
 
     def feed() -> Iterator[tuple[list[np.ndarray], ...]]:
         for step in range(ENDLESS):
-            epochs_B, images_B = samples(0, step * batch, batch, len(shards))
+            epochs_B, images_B = training_order(0, step * batch, batch, len(shards))
             sizes = shards.heights_N[images_B], shards.widths_N[images_B]
-            rows = Rows(images_B, draw(0, epochs_B, images_B, *sizes, Augment(SIDE, LEAST, MOST), axes_CC))
+            rows = PlannedBatch(
+                images_B, draw(0, epochs_B, images_B, *sizes, Augment(SIDE, LEAST, MOST), axes_CC)
+            )
             mirror_B = list(rows.draws.mirror_B.astype(np.int32))
             files = [shards.encoded(int(i)) for i in images_B]
             yield (files, *map(list, region(rows.draws, *sizes, SIDE)), mirror_B)

@@ -31,13 +31,17 @@ from rich.table import Table
 from torch.nn import Module
 
 from benchmarks.machine import describe
-from pipelines.pack import Pack, pack
-from pipelines.shards import Shards, read_manifest
-from pipelines.whole import whole_images
-from vgg.initialise import initialise
-from vgg.model import VGG, Architecture, to_torchvision
-from vgg.protocol import dense, multi_crop
-from vgg.winograd import Minimal
+from pipelines.loading.whole_images import whole_images
+from pipelines.pack import pack
+from pipelines.packing.dataset import PackOptions
+from pipelines.shards.manifest import read_manifest
+from pipelines.shards.reader import Shards
+from vgg.net.architecture import Architecture
+from vgg.net.initialise import initialise
+from vgg.net.module import VGG
+from vgg.net.torchvision import to_torchvision
+from vgg.testing.protocols import dense, multi_crop
+from vgg.testing.winograd import WinogradVGG
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALES = (256, 384, 512)
@@ -95,7 +99,7 @@ def measure(shards: Shards, images: range, threads: int) -> list[dict[str, float
     naive_net = torchvision.models.vgg16(weights=None).eval()
     naive_net.load_state_dict(to_torchvision(net))
     plain = net.to(memory_format=torch.channels_last).eval()
-    ours = Minimal(copy.deepcopy(plain))
+    ours = WinogradVGG(copy.deepcopy(plain))
     mean_C = np.array([123.7, 116.3, 103.5], np.float32)
     rows = []
     for place, image in enumerate(images):
@@ -169,7 +173,7 @@ def _packed(options: Protocols, folder: Path) -> Shards:
                 target = folder / "source" / split / "photographs" / Path(name).name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(member.read())
-    pack(Pack(str(folder / "source"), folder / "packed", workers=1))
+    pack(PackOptions(str(folder / "source"), folder / "packed", workers=1))
     return Shards(folder / "packed", read_manifest(folder / "packed"), "val")
 
 

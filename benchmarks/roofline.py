@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vgg.model import Architecture, stages
+from vgg.net.architecture import Architecture, layers
 
 
 def synchronize(device: torch.device) -> None:
@@ -79,11 +79,11 @@ def least_step_seconds(
     the weights are cast to bf16.
     """
     total = 0.0
-    for place, stage in enumerate(stages(architecture)):
-        if not stage.weights:
+    for place, layer in enumerate(layers(architecture)):
+        if not layer.weights:
             continue
-        maps = batch * (stage.inputs * stage.height * stage.width + stage.outputs)
-        kernel = max(2 * batch * stage.multiply_adds / flop_per_s, 2 * (maps + stage.weights) / bytes_per_s)
+        maps = batch * (layer.inputs * layer.height * layer.width + layer.outputs)
+        kernel = max(2 * batch * layer.multiply_adds / flop_per_s, 2 * (maps + layer.weights) / bytes_per_s)
         total += kernel * (2 if place == 0 else 3)
-        total += stage.parameters * (5 * 4 + 4 + 2) / bytes_per_s
+        total += layer.parameters * (5 * 4 + 4 + 2) / bytes_per_s
     return total

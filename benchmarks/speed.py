@@ -10,9 +10,12 @@ from torch import nn
 
 from benchmarks.agreement import inputs, starting_state
 from benchmarks.roofline import least_step_seconds, seconds_per_call, synchronize
-from vgg.model import VGG, Architecture, training_flops
-from vgg.recipe import Optim
-from vgg.step import dropout_masks, make_optimizer, train_step
+from vgg.net.architecture import Architecture, training_flops
+from vgg.net.module import VGG
+from vgg.recipes.schema import Optim
+from vgg.training.dropout import dropout_masks
+from vgg.training.optimizer import make_optimizer
+from vgg.training.step import train_step
 
 EAGER_CONTIGUOUS, EAGER, COMPILED = "eager contiguous", "eager channels_last", "compiled channels_last"
 

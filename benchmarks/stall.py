@@ -22,7 +22,7 @@ from rich.table import Table
 from benchmarks.data import ROOT, prepare
 from benchmarks.loaders import endless
 from benchmarks.machine import describe
-from pipelines.dali import TrainLoader
+from pipelines.loading.loaders import TrainLoader
 
 ONE = """
 import json, os, sys

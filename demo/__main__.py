@@ -21,7 +21,8 @@ import tyro
 from rich.console import Console
 from rich.panel import Panel
 
-from cluster.local import Node, end, free_port, start_head
+from cluster.nodes import Node, start_head
+from cluster.processes import end, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable

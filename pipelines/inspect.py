@@ -16,15 +16,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.meter import Meter
-from pipelines.shards import Manifest, Shards, read_manifest, verify
+from cli.progress import ProgressMeter
+from pipelines.shards.manifest import Manifest, read_manifest
+from pipelines.shards.reader import Shards
+from pipelines.shards.verification import verify
 
 MARGIN, CAPTION = 4, 14  # pixels between tiles, and below each for its class
+
+
 LISTED = 20  # rows of classes and of files set aside that are printed
 
 
 @dataclass(frozen=True)
-class Inspect:
+class InspectOptions:
     """Show a packed data set and write a montage of it."""
 
     out: tyro.conf.Positional[Path]
@@ -43,7 +47,7 @@ class Inspect:
     """Compare every shard with its digest first."""
 
 
-def inspect(options: Inspect, console: Console) -> Path:
+def inspect(options: InspectOptions, console: Console) -> Path:
     """Print the tables, write the montage, return its path. ValueError where the data or a flag is unfit."""
     if min(options.columns, options.rows) < 1 or options.tile < 8:
         raise ValueError("--columns and --rows must be at least 1, --tile at least 8")
@@ -141,7 +145,7 @@ def montage(shards: Shards, manifest: Manifest, columns: int, rows: int, tile: i
 def _verify(root: Path, manifest: Manifest) -> None:
     total = sum(shard.bytes for split in manifest.splits.values() for shard in split.files)
     seen = 0
-    with Meter("verifying", total // 10**6, "MB") as meter:
+    with ProgressMeter("verifying", total // 10**6, "MB") as meter:
 
         def progress(done: int, _: int) -> None:
             nonlocal seen
@@ -169,7 +173,7 @@ def _numbers(values: np.ndarray | tuple[float, ...]) -> str:
 
 def main() -> None:
     """Exit code 2 for a user's mistake."""
-    options = tyro.cli(Inspect, prog="python -m pipelines.inspect")
+    options = tyro.cli(InspectOptions, prog="python -m pipelines.inspect")
     try:
         inspect(options, Console(soft_wrap=True))
     except (ValueError, OSError) as error:

@@ -10,9 +10,14 @@ from multiprocessing import get_context
 from typing import Any, TypeVar
 
 Argument = TypeVar("Argument")
+
+
 Result = TypeVar("Result")
 
+
 CONNECT_SECONDS = 10.0
+
+
 AHEAD = 2  # tasks a process that are handed over at once: bounds what is held in memory
 
 

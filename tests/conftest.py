@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cluster.local import LocalCluster
-from pipelines.pack import Pack, pack
+from pipelines.pack import pack
+from pipelines.packing.options import PackOptions
 from tests.mlflow_server import MLflowServer
 from tests.object_store import KEYS, ObjectStore
 
@@ -62,7 +63,7 @@ def mlflow_server(tmp_path_factory) -> Iterator[MLflowServer]:
 def digits(tmp_path_factory) -> Path:
     """The embedded digits, packed."""
     folder = tmp_path_factory.mktemp("packed") / "digits"
-    pack(Pack("digits", folder, workers=1))
+    pack(PackOptions("digits", folder, workers=1))
     return folder
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.local import free_port
+from cluster.processes import free_port
 
 READY_SECONDS = 90.0
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from cluster.strategy import Layout, Worker
-from vgg.job import Job, Outcome
-from vgg.loop import train
-from vgg.recipe import RECIPES, Recipe
+from cluster.layout import Layout, Worker
+from vgg.recipes.registry import RECIPES
+from vgg.recipes.schema import Recipe
+from vgg.training.job import Job, Outcome
+from vgg.training.loop import train
 
 
 def job(data: Path, out: Path, recipe: Recipe | None = None, **changes) -> Job:

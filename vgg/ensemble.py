@@ -9,19 +9,20 @@ from itertools import combinations
 
 import tyro
 
-from pipelines.folder import Folder
-from vgg import posteriors
-from vgg.accuracy import Accuracy, accuracy
-from vgg.command import complain, tracking_uri
+from cli.command import print_error
+from pipelines.storage.folder import Folder
 from vgg.evaluate import show
-from vgg.posteriors import Posteriors
-from vgg.publish import Published, publish
+from vgg.metrics.accuracy import Accuracy, accuracy
+from vgg.reporting.publish import Published, publish
+from vgg.testing import posteriors
+from vgg.testing.posteriors import Posteriors
+from vgg.tracking.server import tracking_uri
 
 SHOWN_PAIRS = 10
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class EnsembleOptions:
     """Average the posteriors of any tests of one data set."""
 
     tests: tyro.conf.Positional[tuple[str, ...]]
@@ -37,15 +38,15 @@ class Ensemble:
 
 def main() -> None:
     """Fuse and print. Exit code 2 for a user's mistake."""
-    options = tyro.cli(Ensemble, prog="python -m vgg.ensemble")
+    options = tyro.cli(EnsembleOptions, prog="python -m vgg.ensemble")
     try:
         published = ensemble(options)
     except ValueError as error:
-        sys.exit(complain(error, 2))
+        sys.exit(print_error(error, 2))
     show([published])
 
 
-def ensemble(options: Ensemble) -> Published:
+def ensemble(options: EnsembleOptions) -> Published:
     """Fuse as asked. ValueError, with the reason, where the tests do not fit each other."""
     tests = [read_test(test) for test in options.tests]
     if options.best_pair:

@@ -15,23 +15,25 @@ from typing import get_args
 
 import tyro
 
-from cluster.strategy import Layout
-from pipelines.folder import Folder
-from pipelines.shards import Manifest, read_manifest
-from pipelines.stage import DEFAULT, Stage
-from vgg import posteriors
-from vgg.command import complain, tracking_uri
-from vgg.nets import Net, open_net
-from vgg.parts import score_parts
-from vgg.posteriors import About, Member
-from vgg.protocol import GRID, Average, Part, Protocol, Test, derived_scales
-from vgg.publish import Published, publish
-from vgg.recipe import Precision
-from vgg.scoring import Scoring
+from cli.command import print_error
+from cluster.layout import Layout
+from pipelines.shards.manifest import Manifest, read_manifest
+from pipelines.shards.staging import DEFAULT_FOLDER, StagingOptions
+from pipelines.storage.folder import Folder
+from vgg.net.precision import Precision
+from vgg.reporting.publish import Published, publish
+from vgg.testing import posteriors
+from vgg.testing.passes import score_passes
+from vgg.testing.protocols import GRID, Average, Evaluation, Pass, Protocol, derived_scales
+from vgg.testing.provenance import Member, Provenance
+from vgg.testing.scoring import Scoring
+from vgg.tracking.server import tracking_uri
+from vgg.weights.open_net import open_net
+from vgg.weights.trained_net import TrainedNet
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluateOptions:
     """Test nets by the paper's protocols (sections 3.2 and 4)."""
 
     nets: tyro.conf.Positional[tuple[str, ...]]
@@ -63,26 +65,26 @@ class Evaluation:
 
 def main() -> None:
     """Evaluate and print. Exit code 2 for a user's mistake, 1 where workers failed."""
-    options = tyro.cli(Evaluation, prog="python -m vgg.evaluate")
+    options = tyro.cli(EvaluateOptions, prog="python -m vgg.evaluate")
     try:
         published = evaluate(options)
     except (ValueError, RuntimeError) as error:
-        sys.exit(complain(error, 2 if isinstance(error, ValueError) else 1))
+        sys.exit(print_error(error, 2 if isinstance(error, ValueError) else 1))
     show(published)
 
 
-def evaluate(options: Evaluation) -> list[Published]:
+def evaluate(options: EvaluateOptions) -> list[Published]:
     """Score as asked. ValueError where nets, data and scales do not fit each other."""
     where = options.data if "://" in options.data else str(Path(options.data).absolute())
     manifest = read_manifest(where)
     nets = tuple(open_net(reference) for reference in options.nets)
     for net in nets:
         net.check(manifest, options.data)
-    tests = [asked_tests(net, options) for net in nets]
+    tests = [requested_evaluations(net, options) for net in nets]
     folders = [_folder(options, *pair) for pair in zip(options.nets, nets, strict=True)]
     scoring = Scoring(
         nets,
-        Stage(where, Path(options.layout.stage_dir or DEFAULT), options.layout.stage_gb),
+        StagingOptions(where, Path(options.layout.stage_dir or DEFAULT_FOLDER), options.layout.stage_gb),
         options.split,
         options.precision,
         options.average,
@@ -91,8 +93,8 @@ def evaluate(options: Evaluation) -> list[Published]:
         options.layout.decode,
     )
     wanted = {(n, part): folders[n] for n in range(len(nets)) for test in tests[n] for part in test.parts}
-    abouts = {(n, part): _about(nets[n], part, options, manifest) for n, part in wanted}
-    scored = score_parts(scoring, wanted, abouts, options.layout)
+    abouts = {(n, part): _provenance(nets[n], part, options, manifest) for n, part in wanted}
+    scored = score_passes(scoring, wanted, abouts, options.layout)
 
     uri = tracking_uri(options.track)
     published = []
@@ -103,7 +105,7 @@ def evaluate(options: Evaluation) -> list[Published]:
     return published
 
 
-def asked_tests(net: Net, options: Evaluation) -> list[Test]:
+def requested_evaluations(net: TrainedNet, options: EvaluateOptions) -> list[Evaluation]:
     """The tests that the flags ask for. ValueError for a scale that cannot be."""
     side, tests = net.architecture.side, []
     for protocol in options.protocols:
@@ -122,7 +124,7 @@ def asked_tests(net: Net, options: Evaluation) -> list[Test]:
                 raise ValueError(
                     f"--scales {scales[0]} is smaller than the crop of {side} that {net.name} was trained on"
                 )
-            tests.append(Test(protocol, scales))
+            tests.append(Evaluation(protocol, scales))
     return list(dict.fromkeys(tests))
 
 
@@ -139,7 +141,7 @@ def show(published: list[Published]) -> None:
         )
 
 
-def _about(net: Net, part: Part, options: Evaluation, manifest: Manifest) -> About:
+def _provenance(net: TrainedNet, part: Pass, options: EvaluateOptions, manifest: Manifest) -> Provenance:
     member = Member(
         net=net.name,
         weights_sha256=net.weights_sha256,
@@ -152,7 +154,7 @@ def _about(net: Net, part: Part, options: Evaluation, manifest: Manifest) -> Abo
         grid=options.grid if part.protocol == "multi-crop" else 1,
         precision=options.precision,
     )
-    return About(
+    return Provenance(
         manifest.digest,
         manifest.source,
         options.split,
@@ -162,7 +164,7 @@ def _about(net: Net, part: Part, options: Evaluation, manifest: Manifest) -> Abo
     )
 
 
-def _folder(options: Evaluation, reference: str, net: Net) -> Folder:
+def _folder(options: EvaluateOptions, reference: str, net: TrainedNet) -> Folder:
     """Where a net's posteriors and results lie."""
     if options.out:
         return Folder(options.out).child(net.name)

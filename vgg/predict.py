@@ -14,19 +14,22 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.draw import rescaled
-from vgg import pictures
-from vgg.command import complain
-from vgg.model import VGG
-from vgg.nets import Net, open_net
-from vgg.protocol import GRID, Protocol, Test, dense, derived_scales, multi_crop
+from cli.command import print_error
+from pipelines.loading.draw import rescaled
+from vgg.net.module import VGG
+from vgg.pictures.images import ranked_predictions
+from vgg.testing.protocols import GRID, Evaluation, Protocol, dense, derived_scales, multi_crop
+from vgg.weights.open_net import open_net
+from vgg.weights.trained_net import TrainedNet
 
 BEST = 5
+
+
 LARGEST_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True)
-class Predict:
+class PredictOptions:
     """The five classes a net believes in most, for each image."""
 
     images: tyro.conf.Positional[tuple[Path, ...]]
@@ -41,14 +44,14 @@ class Predict:
 
 def main() -> None:
     """Predict, print, draw. Exit code 2 for a user's mistake."""
-    options = tyro.cli(Predict, prog="python -m vgg.predict")
+    options = tyro.cli(PredictOptions, prog="python -m vgg.predict")
     try:
         predict(options)
     except ValueError as error:
-        sys.exit(complain(error, 2))
+        sys.exit(print_error(error, 2))
 
 
-def predict(options: Predict) -> None:
+def predict(options: PredictOptions) -> None:
     """Print a table an image. ValueError naming the file that is no image."""
     if not options.images:
         raise ValueError("name at least one image")
@@ -70,7 +73,7 @@ def predict(options: Predict) -> None:
             for posterior_K, best_K in zip(posteriors_BK, best_BK, strict=True)
         ]
         options.picture.parent.mkdir(parents=True, exist_ok=True)
-        pictures.answers([np.asarray(image) for image in opened], answers).savefig(options.picture, dpi=110)
+        ranked_predictions([np.asarray(image) for image in opened], answers).savefig(options.picture, dpi=110)
         console.print(f"drawn: {options.picture}", markup=False)
 
 
@@ -88,10 +91,10 @@ def open_image(file: Path) -> Image.Image:
 
 
 @torch.inference_mode()
-def posterior(net: Net, module: VGG, image: Image.Image, options: Predict) -> np.ndarray:
+def posterior(net: TrainedNet, module: VGG, image: Image.Image, options: PredictOptions) -> np.ndarray:
     """Posterior of one image, [K] float32; `module` is the net's."""
     side = net.architecture.side
-    test = Test(options.protocol, derived_scales(net.crop, side, options.several))
+    test = Evaluation(options.protocol, derived_scales(net.crop, side, options.several))
     found = []
     for part in test.parts:
         sizes = np.array([image.height]), np.array([image.width]), np.array([part.scale])

@@ -5,7 +5,7 @@
     find room on the cluster, run the loop on every worker
     print the result
 
-The same command again takes up where the last one stopped. `vgg/loop.py` is what a worker does.
+The same command again takes up where the last one stopped. `vgg/training/loop.py` is what a worker does.
 """
 
 import sys
@@ -18,23 +18,26 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from cluster.reduce import LEAVES
-from cluster.strategy import Layout
-from pipelines.folder import Folder
-from pipelines.shards import Manifest, read_manifest
-from vgg import checkpoint
-from vgg.command import complain, tracking_uri
-from vgg.cost import memory_bytes
-from vgg.job import Job, Outcome
-from vgg.model import parameter_count, training_flops
-from vgg.recipe import RECIPES, Recipe, difference, flatten
+from cli.command import print_error
+from cluster.layout import Layout
+from cluster.parallel.fixed_order import LEAVES
+from pipelines.shards.manifest import Manifest, read_manifest
+from pipelines.storage.folder import Folder
+from vgg.net.architecture import parameter_count, training_flops
+from vgg.recipes.difference import difference, flatten
+from vgg.recipes.registry import RECIPES
+from vgg.recipes.schema import Recipe
+from vgg.tracking.server import tracking_uri
+from vgg.training.cost import memory_bytes
+from vgg.training.job import Job, Outcome
+from vgg.weights import checkpoint
 
 FREE_TO_CHANGE = {"train.epochs", "train.steps", "train.checkpoint_steps", "train.log_steps"}
 """A training may be resumed with other values of these: they do not touch the steps already made."""
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainOptions:
     """A recipe, and where it runs."""
 
     name: tyro.conf.Suppress[str]
@@ -59,20 +62,20 @@ class Run:
 def main() -> None:
     """Parse, train, print. Exit code 2 for a user's mistake, 1 for a failed training."""
     run = tyro.extras.overridable_config_cli(
-        {name: (text, Run(name, recipe)) for name, (text, recipe) in RECIPES.items()},
+        {name: (text, TrainOptions(name, recipe)) for name, (text, recipe) in RECIPES.items()},
         prog="python -m vgg.train",
         description="Train a VGG net. Each recipe: its command, its cost, its expected result.",
     )
     try:
         outcome = execute(run)
     except ValueError as error:
-        sys.exit(complain(error, 2))
+        sys.exit(print_error(error, 2))
     except RuntimeError as error:
-        sys.exit(complain(error, 1))
+        sys.exit(print_error(error, 1))
     if outcome is None:
         return
     if outcome.problem is not None:
-        sys.exit(complain(outcome.problem, 2 if outcome.users_mistake else 1))
+        sys.exit(print_error(outcome.problem, 2 if outcome.users_mistake else 1))
     assert outcome.result is not None
     best = outcome.result["best"]
     print(
@@ -81,7 +84,7 @@ def main() -> None:
     )
 
 
-def execute(run: Run) -> Outcome | None:
+def execute(run: TrainOptions) -> Outcome | None:
     """Check the run, train it on the cluster and return its outcome; None for a dry run."""
     recipe = run.recipe
     recipe.check()
@@ -105,8 +108,8 @@ def execute(run: Run) -> Outcome | None:
     out = Folder(_absolute(run.out, "--out"))
     uid = claim(out, run, manifest)
 
-    from cluster import trainer  # Ray takes a second to import: mistakes are told before that
-    from vgg.loop import train
+    from cluster import trainer
+    from vgg.training.loop import train
 
     job = Job(
         recipe=recipe,
@@ -122,7 +125,7 @@ def execute(run: Run) -> Outcome | None:
     return trainer.run(train, job, run.layout, filesystem=out.fs, path=f"{out.path}/ray")
 
 
-def claim(out: Folder, run: Run, manifest: Manifest) -> str:
+def claim(out: Folder, run: TrainOptions, manifest: Manifest) -> str:
     """Make the folder this run's, or see that it already is; the run's uid.
 
     ValueError where it cannot be written, where it belongs to another recipe, seed or data set, or where
@@ -147,14 +150,14 @@ def claim(out: Folder, run: Run, manifest: Manifest) -> str:
         raise ValueError(f"--out {run.out} holds another training ({listed}): choose another folder")
     last = checkpoint.read_index(out).get("last")
     total = run.recipe.total_steps(manifest.splits["train"].images)
-    if last is not None and last > checkpoint.name_of(total):
+    if last is not None and last > checkpoint.checkpoint_name(total):
         raise ValueError(
             f"--out {run.out} is at {last}, past the {total} steps asked for: choose another folder"
         )
     return there["uid"]
 
 
-def print_plan(run: Run, manifest: Manifest | None) -> None:
+def print_plan(run: TrainOptions, manifest: Manifest | None) -> None:
     """Print the resolved recipe, what it changes, its cost and its memory."""
     recipe = run.recipe
     classes = len(manifest.classes) if manifest else recipe.model.classes

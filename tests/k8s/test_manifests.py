@@ -28,8 +28,8 @@ from tests.k8s.manifests import (
     rendered,
 )
 from tests.k8s.pod import quantity
-from vgg.recipe import RECIPES
-from vgg.train import Run
+from vgg.recipes.registry import RECIPES
+from vgg.train import TrainOptions
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 REGISTRY = "registry.example.com/"
@@ -76,7 +76,7 @@ def test_promises(overlay):
     words = shlex.split(batch["spec"]["entrypoint"])
     assert words[:3] == ["python", "-m", "vgg.train"]
     run = tyro.extras.overridable_config_cli(
-        {name: (text, Run(name, recipe)) for name, (text, recipe) in RECIPES.items()}, args=words[3:]
+        {name: (text, TrainOptions(name, recipe)) for name, (text, recipe) in RECIPES.items()}, args=words[3:]
     )
     assert run.recipe == RECIPES[words[3]][1], "the paper's recipe, unchanged"
     assert run.layout.workers == processes

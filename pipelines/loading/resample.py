@@ -1,0 +1,85 @@
+"""Cuts a crop out of a decoded region and rescales it, on the CPU: the resize of `pipelines/loading/dali.py`.
+
+A triangle filter, widened where the image shrinks, as PIL's BILINEAR. DALI's takes three times as long,
+OpenCV's does not widen the filter, and torch's cannot start between two pixels (docs/decisions/resample.md).
+Compiled by Numba without fast-math: no sum is reordered and no product fused, so every processor gives the
+same bytes.
+
+Shapes: H, W of the region, h, w of the crop, S either of them, T taps of the filter, all in pixels; C = 3.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+TAPS = 4  # taps that one turn of the inner loop takes; weights are padded with zeros to a multiple of it
+
+
+@njit(nogil=True, cache=True)
+def _filter(start: float, end: float, size: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """First tap and weights [S, T] of each output pixel along one axis of `size` pixels."""
+    ratio = (end - start) / side
+    reach = max(ratio, 1.0)
+    taps = (math.ceil(2 * reach) + TAPS - 1) // TAPS * TAPS
+    first_S, weights_ST = np.empty(side, np.uintp), np.zeros((side, taps), np.float32)
+    for place in range(side):
+        centre = start + (place + 0.5) * ratio
+        first = max(int(centre - reach + 0.5), 0)
+        last = min(int(centre + reach + 0.5), size, first + taps)
+        total = 0.0
+        for tap in range(last - first):
+            total += max(1 - abs((first + tap + 0.5 - centre) / reach), 0.0)
+        for tap in range(last - first):
+            weight = max(1 - abs((first + tap + 0.5 - centre) / reach), 0.0)
+            weights_ST[place, tap] = weight / total
+        first_S[place] = first
+    return first_S, weights_ST
+
+
+@njit(nogil=True, cache=True)
+def resample(
+    crop_hwC: np.ndarray, region_HWC: np.ndarray, start_2: np.ndarray, end_2: np.ndarray, mirror: bool
+) -> None:
+    """Fill `crop_hwC` (uint8, contiguous) with what lies between `start_2` and `end_2` of the region (uint8).
+
+    Both are (down, right) in pixels of the region and may fall between pixels; `mirror` swaps left and right.
+    """
+    height, width, side = region_HWC.shape[0], region_HWC.shape[1], np.uintp(crop_hwC.shape[1])
+    firsts_S, down_ST = _filter(start_2[0], end_2[0], height, crop_hwC.shape[0])
+    lefts_S, across_ST = _filter(start_2[1], end_2[1], width, crop_hwC.shape[1])
+    values = np.uintp(3 * width)
+    rows = region_HWC.reshape(height, 3 * width)
+    row = np.zeros(3 * width + 3 * across_ST.shape[1], np.float32)  # taps of no weight may lie past its end
+    line = np.empty(3 * crop_hwC.shape[1], np.float32)
+    # Unsigned places spare the test for negative ones, without which the loops become vector code.
+    three, taps = np.uintp(3), np.uintp(across_ST.shape[1])
+    for y in range(np.uintp(crop_hwC.shape[0])):
+        weight = down_ST[y, 0]
+        source = rows[firsts_S[y]]
+        for x in range(values):
+            row[x] = weight * np.float32(source[x])
+        for tap in range(1, down_ST.shape[1]):
+            weight = down_ST[y, tap]
+            if weight == 0:
+                continue
+            source = rows[firsts_S[y] + np.uintp(tap)]
+            for x in range(values):
+                row[x] += weight * np.float32(source[x])
+        for x in range(side):
+            a = lefts_S[x] * three
+            w0, w1 = across_ST[x, np.uintp(0)], across_ST[x, np.uintp(1)]
+            w2, w3 = across_ST[x, np.uintp(2)], across_ST[x, np.uintp(3)]
+            to = (side - np.uintp(1) - x if mirror else x) * three
+            for c in range(three):
+                at = a + c
+                line[to + c] = (w0 * row[at] + w1 * row[at + three]) + (
+                    w2 * row[at + np.uintp(6)] + w3 * row[at + np.uintp(9)]
+                )
+            for tap in range(np.uintp(TAPS), taps):
+                a_tap, w = a + tap * three, across_ST[x, tap]
+                for c in range(three):
+                    line[to + c] += w * row[a_tap + c]
+        target = crop_hwC[y].reshape(3 * crop_hwC.shape[1])
+        for x in range(three * side):
+            target[x] = np.uint8(np.int32(line[x] + np.float32(0.5)))

@@ -1,0 +1,157 @@
+"""What a packed data set holds: `manifest.json`, written last, with the digest of every file."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.storage.folder import Folder
+
+FORMAT = 1
+
+
+MANIFEST = "manifest.json"
+
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("image", pa.binary()),
+        ("label", pa.int32()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("boxes", pa.list_(pa.list_(pa.float32(), 4))),
+    ]
+)
+"""image: the encoded file. boxes: xmin, ymin, xmax, ymax in pixels."""
+
+
+INDEX = pa.schema([("label", pa.int32()), ("height", pa.int32()), ("width", pa.int32())])
+"""What a reader has to know of all images of a split before it opens a shard, in a file of its own."""
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One file of a split."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The files of a split, in order."""
+
+    shards: tuple[ShardInfo, ...]
+    index: ShardInfo | None = None
+    """File of `INDEX`; data sets packed by the first version have none."""
+
+    @property
+    def files(self) -> tuple[ShardInfo, ...]:
+        """All of them."""
+        return self.shards if self.index is None else (self.index, *self.shards)
+
+    @property
+    def images(self) -> int:
+        """Images in all of its shards."""
+        return sum(shard.rows for shard in self.shards)
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A file of the source that could not be packed."""
+
+    split: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a packed data set holds."""
+
+    format: int
+    source: str
+    classes: tuple[str, ...]
+    """Identifiers, sorted; a label is a place in them."""
+    class_names: tuple[str, ...]
+    """Readable names, in the same order."""
+    splits: dict[str, Split]
+    mean_rgb: tuple[float, float, float]
+    """Mean of the training pixels, 0 to 255."""
+    covariance_rgb: tuple[tuple[float, ...], ...]
+    """3×3 covariance of the training pixels."""
+    set_aside: tuple[SetAside, ...]
+
+    def __post_init__(self) -> None:
+        """ValueError where the fields cannot be those of a data set."""
+        statistics = np.asarray([self.mean_rgb, *self.covariance_rgb], np.float64)
+        if statistics.shape != (4, 3) or not np.isfinite(statistics).all():
+            raise ValueError("mean_rgb and covariance_rgb must be 3 and 3×3 finite numbers")
+        if len(self.classes) != len(self.class_names):
+            raise ValueError(f"{len(self.classes)} classes but {len(self.class_names)} class_names")
+        for shard in (shard for split in self.splits.values() for shard in split.files):
+            if Path(shard.file).name != shard.file:
+                raise ValueError(f"shard file {shard.file} is not a plain file name")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the manifest, which holds the digests of all shards: the identity of the data."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Canonical JSON: equal manifests give equal bytes."""
+        return json.dumps(asdict(self), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """ValueError, KeyError, TypeError or AttributeError where a field is missing or malformed."""
+        raw: dict[str, Any] = json.loads(text)
+        return cls(
+            format=raw["format"],
+            source=raw["source"],
+            classes=tuple(raw["classes"]),
+            class_names=tuple(raw["class_names"]),
+            splits={
+                name: Split(
+                    tuple(ShardInfo(**shard) for shard in split["shards"]),
+                    ShardInfo(**split["index"]) if split.get("index") else None,
+                )
+                for name, split in raw["splits"].items()
+            },
+            mean_rgb=tuple(raw["mean_rgb"]),
+            covariance_rgb=tuple(tuple(row) for row in raw["covariance_rgb"]),
+            set_aside=tuple(SetAside(**entry) for entry in raw["set_aside"]),
+        )
+
+
+def read_manifest(root: Path | str) -> Manifest:
+    """The manifest of a packed data set, in a folder or at a URI.
+
+    ValueError where there is none or it cannot be read.
+    """
+    folder = Folder(str(root))
+    file = f"{folder.local or folder.uri}/{MANIFEST}"
+    if folder.local is not None and not folder.local.is_dir():
+        raise ValueError(f"no folder {root}: pack a data set with python -m pipelines.pack SOURCE {root}")
+    try:
+        text = folder.read(MANIFEST).decode()
+        found = json.loads(text)["format"]
+        if found == FORMAT:
+            return Manifest.from_json(text)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{root} is not a packed data set (no {MANIFEST}): python -m pipelines.pack SOURCE OUT makes one"
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is damaged ({error!r}): pack the data set again") from error
+    raise ValueError(f"{file} has format {found}, this version reads {FORMAT}: pack the data set again")

@@ -1,0 +1,111 @@
+"""Reads a split of a packed data set: memory-mapped Arrow files, opened when they are needed."""
+
+from bisect import bisect_right
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.shards.manifest import INDEX, SCHEMA, Manifest
+
+
+class Shards:
+    """One split, memory-mapped: any image by its place, nothing copied. A shard is opened when it is needed."""
+
+    def __init__(self, root: Path, manifest: Manifest, split: str) -> None:
+        """ValueError where the split is not there, or a file is missing, cut or not of our schema."""
+        if split not in manifest.splits:
+            there = ", ".join(manifest.splits)
+            raise ValueError(f"{root} has no split {split!r}, only {there}")
+        self._root, self._infos = root, manifest.splits[split].shards
+        for info in manifest.splits[split].files:
+            _check_size(root / info.file, info.bytes)
+        index = manifest.splits[split].index
+        if index is not None:
+            rows = _open(root / index.file, INDEX)
+        else:
+            tables = [_open(root / info.file, SCHEMA).select(INDEX.names) for info in self._infos]
+            rows = pa.concat_tables(tables) if tables else INDEX.empty_table()
+        self.labels_N = _int32(rows, "label").astype(np.int64)
+        self.heights_N = _int32(rows, "height")
+        self.widths_N = _int32(rows, "width")
+        self._starts = np.cumsum([0, *(info.rows for info in self._infos)])
+        self._opened: dict[int, _Shard] = {}
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def encoded(self, i: int) -> np.ndarray:
+        """The bytes of an image's file, uint8, a view of the mapped shard."""
+        shard, row = self._locate(i)
+        return shard.encoded(row)
+
+    def key(self, i: int) -> str:
+        """Name of an image in its source."""
+        return self._cell("key", i)
+
+    def boxes(self, i: int) -> list[tuple[float, float, float, float]]:
+        """Boxes of an image: xmin, ymin, xmax, ymax in pixels."""
+        return [tuple(box) for box in self._cell("boxes", i) or []]
+
+    def _locate(self, i: int) -> tuple["_Shard", int]:
+        """The shard of an image, opened once, and the image's row in it."""
+        number = int(np.searchsorted(self._starts, i, side="right")) - 1
+        shard = self._opened.get(number)
+        if shard is None:
+            shard = self._opened[number] = _Shard(_open(self._root / self._infos[number].file, SCHEMA))
+        return shard, i - int(self._starts[number])
+
+    def _cell(self, column: str, i: int) -> Any:
+        shard, row = self._locate(i)
+        return shard.table.column(column)[row].as_py()
+
+
+class _Shard:
+    """The images of one file, as views of its map."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+        chunks = table.column("image").chunks
+        self._starts = list(accumulate((len(chunk) for chunk in chunks), initial=0))
+        self._values = [np.frombuffer(chunk.buffers()[2] or b"", np.uint8) for chunk in chunks]
+        self._offsets = [
+            np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+            for chunk in chunks
+        ]
+
+    def encoded(self, row: int) -> np.ndarray:
+        chunk = bisect_right(self._starts, row) - 1
+        place, offsets = row - self._starts[chunk], self._offsets[chunk]
+        return self._values[chunk][offsets[place] : offsets[place + 1]]
+
+
+def _int32(table: pa.Table, name: str) -> np.ndarray:
+    """A column; `to_numpy` would import pandas for it, which takes a second and 30 MB."""
+    parts = [
+        np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk)]
+        for chunk in table.column(name).chunks
+        if len(chunk)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int32), *parts])
+
+
+def _check_size(file: Path, size: int) -> None:
+    try:
+        found = file.stat().st_size
+    except OSError as error:
+        raise ValueError(f"shard {file} cannot be read: {error.strerror}") from error
+    if found != size:
+        raise ValueError(f"shard {file} cannot be read: it has {found:,} bytes, {size:,} were packed")
+
+
+def _open(file: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"shard {file} cannot be read: {error}") from error
+    if table.schema != schema:
+        raise ValueError(f"shard {file} has another schema than this version: pack the data set again")
+    return table

@@ -1,0 +1,61 @@
+"""Gradients along one tree: the order of additions is written out by hand."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.parallel.fixed_order import LEAVES, TreeSum, leaves_of, nodes_of
+
+
+@pytest.mark.parametrize("world", range(1, LEAVES + 1))
+def test_leaves_are_shared_out_whole(world):
+    shares = [leaves_of(rank, world) for rank in range(world)]
+    assert [leaf for leaves in shares for leaf in leaves] == list(range(LEAVES))
+    sizes = [len(leaves) for leaves in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(
+    ("leaves", "nodes"),
+    [
+        (range(8), [(0, 8)]),
+        (range(4, 8), [(4, 4)]),
+        (range(3), [(0, 2), (2, 1)]),
+        (range(3, 6), [(3, 1), (4, 2)]),
+        (range(1, 8), [(1, 1), (2, 2), (4, 4)]),
+    ],
+)
+def test_nodes_are_the_largest_whole_subtrees(leaves, nodes):
+    assert nodes_of(leaves) == nodes
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=LEAVES, max_size=LEAVES))
+def test_one_worker_adds_up_along_the_tree(values):
+    """In float32 the order shows: another one gives other bits for many of these."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    tree = TreeSum([parameter], rank=0, world=1)
+    for leaf, value in enumerate(values):
+        parameter.grad = torch.tensor([value])
+        tree.take(leaf)
+        assert parameter.grad is None
+    tree.finish()
+    a, b, c, d, e, f, g, h = np.array(values, np.float32)
+    wanted = ((a + b) + (c + d)) + ((e + f) + (g + h))
+    assert parameter.grad is not None
+    assert parameter.grad.numpy() == wanted
+
+
+def test_gradients_come_back_in_their_parameters_shape_and_layout():
+    convolution = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    wanted = [torch.randn_like(p) for p in convolution.parameters()]
+    tree = TreeSum(convolution.parameters(), rank=0, world=1)
+    for leaf in range(LEAVES):
+        for parameter, gradient in zip(convolution.parameters(), wanted, strict=True):
+            parameter.grad = gradient.clone()
+        tree.take(leaf)
+    tree.finish()
+    for parameter, gradient in zip(convolution.parameters(), wanted, strict=True):
+        assert torch.equal(parameter.grad, 8 * gradient)
+        assert parameter.grad.stride() == parameter.stride()

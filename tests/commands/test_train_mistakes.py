@@ -1,0 +1,165 @@
+"""A user's mistakes: told by name, exit code 2, nothing started, nothing half-written."""
+
+import json
+import shutil
+
+import pytest
+
+from pipelines.storage.folder import Folder
+from vgg import train
+from vgg.weights import checkpoint
+from vgg.weights.state import model_state
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command line; the exit code and what it said on stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["vgg.train", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            train.main()
+        said = capsys.readouterr()
+        return ended.value.code, " ".join((said.out + said.err).split())
+
+    return run
+
+
+def test_unknown_recipe(call):
+    code, said = call("paper-z")
+    assert code == 2
+    assert "paper-z" in said
+    assert "paper-a" in said
+
+
+def test_typo_in_a_flag_gets_a_suggestion(call):
+    code, said = call("digits", "--optim.lrr", "0.1")
+    assert code == 2
+    assert "--optim.lr" in said.replace("--optim.lrr", "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        (["--model.side", "100"], "--model.side 100 must be a multiple of 32"),
+        (["--model.width", "0"], "--model.width"),
+        (["--input.min-scale", "16"], "--input.min-scale must be at least the crop, 32"),
+        (["--input.max-scale", "31"], "--input.max-scale must be at least --input.min-scale"),
+        (["--input.test-scale", "31"], "--input.test-scale"),
+        (["--optim.lr", "-1"], "--optim.lr must be positive"),
+        (["--train.batch", "0"], "--train.batch"),
+        (["--train.steps", "0"], "--train.steps"),
+        (["--model.dropout", "1"], "--model.dropout"),
+        (["--layout.workers", "257"], "--layout.workers must be from 1 to the batch of 256"),
+        (["--layout.workers", "9", "--layout.reduce", "fixed-order"], "--layout.reduce must be ddp"),
+        (["--layout.micro-batch", "0"], "--layout.micro-batch"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--model.initialisation", "shallower"], "needs --model.start-from"),
+        (["--model.start-from", "x"], "--model.start-from needs --model.initialisation"),
+        (["--model.classes", "7"], "pass --model.classes 10"),
+    ],
+)
+def test_settings_that_cannot_work(call, digits, tmp_path, flags, wanted):
+    code, said = call("digits", "--data", digits, "--out", tmp_path / "out", *flags)
+    assert code == 2
+    assert wanted in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_data(call, tmp_path):
+    code, said = call("digits", "--data", tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert code == 2
+    assert "nowhere" in said
+    assert "pipelines.pack" in said
+    code, said = call("digits", "--out", tmp_path / "out")
+    assert code == 2
+    assert "--data is missing" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_out(call, digits):
+    code, said = call("digits", "--data", digits)
+    assert code == 2
+    assert "--out is missing" in said
+
+
+def test_out_that_cannot_be_written(call, digits, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    code, said = call("digits", "--data", digits, "--out", tmp_path / "file" / "out")
+    assert code == 2
+    assert "cannot be written" in said
+
+
+def test_damaged_manifest(call, digits, tmp_path):
+    broken = tmp_path / "data"
+    shutil.copytree(digits, broken)
+    text = (broken / "manifest.json").read_text()
+    (broken / "manifest.json").write_text(text[: len(text) // 2])
+    code, said = call("digits", "--data", broken, "--out", tmp_path / "out")
+    assert code == 2
+    assert "manifest.json is damaged" in said
+
+
+@pytest.mark.parametrize("flags", [["--seed", "1"], ["--optim.lr", "0.5"], ["--model.configuration", "B"]])
+def test_a_folder_of_another_training(call, digits, tmp_path, flags):
+    out = tmp_path / "out"
+    identity = train.claim(
+        Folder(str(out)),
+        train.TrainOptions("digits", train.RECIPES["digits"][1], data=str(digits), out=str(out)),
+        train.read_manifest(digits),
+    )
+    before = (out / "run.json").read_bytes()
+    code, said = call("digits", "--data", digits, "--out", out, *flags)
+    assert code == 2
+    assert "holds another training" in said
+    assert flags[0].removeprefix("--") in said
+    assert (out / "run.json").read_bytes() == before
+    assert json.loads(before)["uid"] == identity
+
+
+def test_dry_run_prints_and_starts_nothing(monkeypatch, capsys, tmp_path):
+    """FLOP of a step of D at batch 256, from the paper's 92.65 GFLOP an image."""
+    out = tmp_path / "out"
+    monkeypatch.setattr("sys.argv", ["vgg.train", "paper-d", "--dry-run", "--out", str(out), "--optim.lr=1"])
+    train.main()
+    said = capsys.readouterr().out
+    assert "138,357,544" in said
+    assert f"{92.648177664e9 * 256:.3e} FLOP" in said
+    assert "(recipe: 0.01)" in said
+    assert "MiB" in said
+    assert not out.exists()
+
+
+def test_start_from_a_checkpoint_of_another_configuration(digits, tmp_path):
+    """Only the workers read it; they agree on what is wrong."""
+    from dataclasses import replace
+
+    import torch
+
+    from cluster.layout import Worker
+    from tests.processes import job
+    from vgg.net.architecture import Architecture
+    from vgg.net.initialise import initialise
+    from vgg.net.module import VGG
+    from vgg.training.loop import train as train_on_worker
+
+    net = VGG(Architecture("A", 10, 32, 0.25))
+    initialise(net, "glorot", 0)
+    state = checkpoint.Checkpoint(1, model_state(net), {}, torch.zeros(1), {})
+    checkpoint.write(Folder(str(tmp_path / "a")), state, best=True)
+    recipe = train.RECIPES["digits"][1]
+    model = replace(recipe.model, configuration="B", initialisation="checkpoint")
+    recipe = replace(recipe, model=replace(model, start_from=str(tmp_path / "a")))
+    worker = Worker(0, 1, 0, torch.device("cpu"), 1)
+    outcome = train_on_worker(worker, job(digits, tmp_path / "out", recipe))
+    assert outcome.users_mistake
+    assert "conv1_2" in outcome.problem
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_does_not_answer(call, digits, tmp_path, monkeypatch):
+    """Said at once: Ray itself goes on trying for minutes."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    code, said = call("digits", f"--data={digits}", f"--out={tmp_path / 'run'}")
+    assert code == 2
+    assert "no Ray cluster answers at 127.0.0.1:1" in said

@@ -1,0 +1,43 @@
+"""Runs the real entry point, `python -m vgg.train`, as a user does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from cluster.nodes import Node
+from tests.conftest import ROOT
+
+STEPS = 24
+FLAGS = [f"--train.steps={STEPS}", "--train.checkpoint-steps=5", "--layout.workers=2"]
+
+
+def command(data: Path, out: Path, *flags: str) -> list[str]:
+    """The digits recipe, short, on two workers."""
+    return [sys.executable, "-m", "vgg.train", "digits", f"--data={data}", f"--out={out}", *FLAGS, *flags]
+
+
+def environment(head: Node) -> dict[str, str]:
+    """This environment, on that cluster, untracked."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    return {**env, "RAY_ADDRESS": head.address}
+
+
+def run(command: list[str], env: dict[str, str], seconds: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run to the end; output and errors together."""
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+def result(out: Path) -> dict:
+    """The result that a training left."""
+    return json.loads((out / "result.json").read_text())

@@ -1,0 +1,186 @@
+"""Pictures: what is drawn is what was given, and it can be read. Pixels are looked at, not calls."""
+
+import io
+import subprocess
+import sys
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+from tests.conftest import ROOT
+from vgg.pictures.confusion import confusion_figure
+from vgg.pictures.curves import training_curves
+from vgg.pictures.images import filter_montage, input_montage, prediction_montage
+from vgg.pictures.style import GREEN, RED
+
+LONG = "a name that is much longer than its picture is wide, and a synonym"
+
+
+def draw(figure):
+    """The figure as it is seen (uint8 HWC), laid out."""
+    figure.canvas = FigureCanvasAgg(figure)
+    figure.savefig(file := io.BytesIO(), format="png", dpi=100)
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def written(figure):
+    """Every visible text of the figure with its box in pixels."""
+    draw(figure)
+    renderer = figure.canvas.get_renderer()
+    texts = [text for axes in figure.axes for text in (axes.title, *axes.texts) if text.get_text()]
+    return [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
+
+
+def validation(step, error, lr):
+    return {"step": step, "loss": 5 * error, "top1": 1 - error, "top5": 1 - error / 2, "lr": lr}
+
+
+def test_curves_show_what_was_measured():
+    losses = [3.0, 2.0, 1.0, 0.5]
+    drops = [validation(2, 0.8, 0.01), validation(3, 0.6, 0.01), validation(4, 0.5, 0.001)]
+    left, right = training_curves(losses, drops).axes
+    drawn = {line.get_label(): line for line in (*left.lines, *right.lines)}
+    np.testing.assert_allclose(drawn["top-1"].get_xydata(), [(2, 80), (3, 60), (4, 50)])
+    np.testing.assert_allclose(drawn["top-5"].get_xydata(), [(2, 40), (3, 30), (4, 25)])
+    np.testing.assert_allclose(drawn["validation"].get_xydata(), [(2, 4), (3, 3), (4, 2.5)])
+    np.testing.assert_allclose(left.lines[0].get_xydata(), [(1, 3), (2, 2), (3, 1), (4, 0.5)])
+    ((text, _),) = [pair for pair in written(right.figure) if pair[0].startswith("lr")]
+    assert text == "lr 1e-03"
+    assert [line.get_xdata()[0] for line in right.lines if line.get_linestyle() == ":"] == [3]
+
+
+def test_smoothing_is_the_mean_of_the_last_steps():
+    losses = np.random.default_rng(0).normal(3, 1, 200)
+    smooth = training_curves(losses.tolist(), []).axes[0].lines[1]
+    expected = [(step, losses[step - 5 : step].mean()) for step in range(5, 201)]
+    np.testing.assert_allclose(smooth.get_xydata(), expected)
+
+
+def test_a_step_without_a_loss_leaves_a_gap_of_its_own_only():
+    losses = [2.0] * 400
+    losses[100] = float("nan")
+    smooth = training_curves(losses, []).axes[0].lines[1]
+    np.testing.assert_allclose(smooth.get_ydata(), 2.0)
+
+
+def test_a_spike_does_not_flatten_the_curve():
+    losses = np.linspace(4, 1, 400).tolist()
+    losses[10] = 1000.0
+    low, high = training_curves(losses, []).axes[0].get_ylim()
+    assert low == 0
+    assert 4 <= high < 10
+
+
+@pytest.mark.parametrize("losses", [[], [3.0], [float("nan")] * 3], ids=["none", "one", "no number"])
+def test_curves_of_almost_nothing(losses):
+    figure = training_curves(losses, [])
+    draw(figure)
+    assert (figure.axes[0].lines[1].get_marker() == "o") == (losses == [3.0])  # a line would not be seen
+
+
+def shown(figure):
+    """The images of a montage, in order."""
+    return [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+
+
+def test_filters_are_each_stretched_to_their_own_range():
+    weights_OIHW = np.zeros((3, 3, 3, 3), np.float32)
+    weights_OIHW[0, 1, 0, 2] = 1e-3  # input channel 1 is green; row 0, column 2
+    weights_OIHW[1] = np.linspace(-5, 5, 27).reshape(3, 3, 3)
+    tiles = shown(filter_montage(weights_OIHW))
+    expected = np.zeros((3, 3, 3))
+    expected[0, 2, 1] = 1
+    np.testing.assert_allclose(tiles[0], expected)
+    np.testing.assert_allclose(tiles[1], np.linspace(0, 1, 27).reshape(3, 3, 3).transpose(1, 2, 0), atol=1e-6)
+    np.testing.assert_array_equal(tiles[2], 0)  # a filter without a range
+
+
+def test_inputs_are_shown_in_their_colours():
+    pixels_BHWC = np.zeros((3, 8, 8, 3), np.float32)
+    pixels_BHWC[0, ..., 0] = 255
+    pixels_BHWC[1, ..., 1] = 300  # colour shifts leave the range of pixels
+    pixels_BHWC[2] = -20
+    figure = input_montage(pixels_BHWC, ["red", "green", "black"])
+    image = draw(figure)
+    for axes, colour in zip(figure.axes, [(255, 0, 0), (0, 255, 0), (0, 0, 0)], strict=False):
+        box = axes.get_position()
+        row = round((1 - (box.y0 + box.y1) / 2) * image.shape[0])
+        column = round((box.x0 + box.x1) / 2 * image.shape[1])
+        np.testing.assert_array_equal(image[row, column], colour)
+    assert [axes.get_title() for axes in figure.axes] == ["red", "green", "black"]
+
+
+def test_predictions_tell_right_from_wrong():
+    pixels_BHWC = np.zeros((2, 8, 8, 3))
+    figure = prediction_montage(pixels_BHWC, ["cat, feline", "dog"], ["cat, feline", "cat"], [0.9, 0.55])
+    right, wrong = [axes.title for axes in figure.axes]
+    assert (right.get_text(), right.get_color()) == ("cat\n90%", GREEN)
+    assert (wrong.get_text(), wrong.get_color()) == ("cat\n55%, is dog", RED)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 24])
+def test_captions_do_not_run_into_each_other(count):
+    pixels_BHWC, names = np.zeros((count, 8, 8, 3)), [LONG] * count
+    others = [f"{i} {LONG}" for i in range(count)]
+    for figure in (
+        input_montage(pixels_BHWC, names),
+        prediction_montage(pixels_BHWC, names, others, [1.0] * count),
+    ):
+        texts = written(figure)
+        assert len(texts) == count
+        for (_, one), (_, other) in combinations(texts, 2):
+            assert not one.overlaps(other)
+        width, _ = figure.get_size_inches() * figure.dpi
+        assert all(box.x0 >= 0 and box.x1 <= width for _, box in texts)
+
+
+def test_every_image_of_a_montage_is_there():
+    for count in (1, 2, 5, 24, 64):
+        tiles = shown(filter_montage(np.arange(count * 27, dtype=float).reshape(count, 3, 3, 3)))
+        assert len(tiles) == count
+
+
+def test_confusion_of_few_classes_has_every_count_in_its_cell():
+    counts_KK = np.array([[8, 2, 0], [0, 5, 0], [1, 0, 3]])
+    figure = confusion_figure(counts_KK, ["cat", "dog, hound", "cow"])
+    axes = figure.axes[0]
+    share_KK = counts_KK / counts_KK.sum(1, keepdims=True)
+    np.testing.assert_allclose(axes.images[0].get_array(), share_KK)
+    found = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
+    assert found == {(0, 0): "8", (0, 1): "2", (1, 1): "5", (2, 0): "1", (2, 2): "3"}
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog", "cow"]
+
+
+@pytest.mark.parametrize("classes", [200, 1000])
+def test_confusion_of_many_classes_names_the_worst(classes):
+    counts_KK = 50 * np.eye(classes, dtype=np.int64)
+    counts_KK[17, 17], counts_KK[17, 30] = 20, 30
+    counts_KK[99, 99], counts_KK[99, 98] = 44, 6
+    counts_KK[5] = 0  # never seen: neither right nor wrong
+    names = [f"class {k}" for k in range(classes)]
+    figure = confusion_figure(counts_KK, names)
+    ((text, box),) = [pair for pair in written(figure) if "Confused" in pair[0]]
+    least, confused = (part.splitlines()[1:] for part in text.split("\n\n"))
+    assert [line.strip() for line in least[:2]] == ["40%  class 17", "88%  class 99"]
+    assert confused == ["30 of 50  class 17 taken for class 30", "6 of 50  class 99 taken for class 98"]
+    assert box.x1 <= figure.get_figwidth() * figure.dpi
+    assert box.y0 >= 0
+    image, cells = draw(figure), figure.axes[0].get_position()
+    for k in (0, classes // 2, classes - 1):  # the diagonal is seen, however thin it is
+        row = round((1 - cells.y1 + (k + 0.5) / classes * cells.height) * image.shape[0])
+        column = round((cells.x0 + (k + 0.5) / classes * cells.width) * image.shape[1])
+        near = image[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3].astype(int)
+        assert near.sum(-1).min() < 500
+
+
+def test_drawing_leaves_pyplot_alone():
+    """Pyplot keeps global state, and is not for threads."""
+    program = (
+        "import numpy as np, sys; from vgg.pictures.confusion import confusion_figure\n"
+        "confusion_figure(np.eye(40), list(map(str, range(40)))).savefig(sys.argv[1])\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program, "/dev/null"], cwd=ROOT, check=True, timeout=120)

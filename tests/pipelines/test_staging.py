@@ -1,0 +1,232 @@
+"""Staging from a real S3 server: whole, verified, shared, resumed, and through a restart of the server."""
+
+import hashlib
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.layout import Layout
+from pipelines.pack import pack
+from pipelines.packing.options import PackOptions
+from pipelines.shards.manifest import MANIFEST, Manifest, ShardInfo, Split, read_manifest
+from pipelines.shards.reader import Shards
+from pipelines.shards.staging import IN_USE, StagingOptions, stage
+from pipelines.shards.verification import verify
+from pipelines.stage import main
+from pipelines.storage.folder import Folder
+from tests.conftest import ROOT
+from tests.object_store import KEYS, ObjectStore
+from tests.processes import Workers, job
+from vgg.recipes.registry import RECIPES
+
+
+def put(uri: str, files: int = 6, size: int = 300_000, seed: int = 0) -> Manifest:
+    """Files that stand for shards, which staging does not look into, and their manifest."""
+    folder, infos = Folder(uri), []
+    for number in range(files):
+        data = np.random.default_rng([seed, number]).bytes(size)
+        name = f"train-{number:05d}.arrow"
+        folder.write(name, data)
+        infos.append(ShardInfo(name, 1, size, hashlib.sha256(data).hexdigest()))
+    unit = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    splits = {"train": Split(tuple(infos))}
+    manifest = Manifest(1, f"made up {seed}", ("a",), ("A",), splits, (1.0, 2.0, 3.0), unit, ())
+    folder.write(MANIFEST, manifest.to_json().encode())
+    return manifest
+
+
+def sound(folder: Path, manifest: Manifest) -> bool:
+    verify(folder, manifest)
+    return {file.name for file in folder.iterdir()} == {
+        MANIFEST,
+        IN_USE,
+        *(info.file for info in manifest.splits["train"].shards),
+    }
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "pipelines.stage", *map(str, arguments)]
+
+
+def test_packed_to_a_store_and_staged_from_it(object_store, tmp_path):
+    """End to end: the same bytes as packed on disk; the URI holds no trace of the packing."""
+    uri = object_store.uri("digits")
+    remote = pack(PackOptions("digits", uri, workers=1))
+    local = pack(PackOptions("digits", tmp_path / "local", workers=1))
+    assert remote == local == read_manifest(uri)
+    assert "packing" not in Folder(uri).names()
+    folder = stage(StagingOptions(uri, tmp_path / "cache"))
+    verify(folder, remote)
+    assert (
+        Shards(folder, remote, "val").encoded(3).tobytes()
+        == Shards(tmp_path / "local", local, "val").encoded(3).tobytes()
+    )
+    with pytest.raises(ValueError, match="holds a packed data set already"):
+        pack(PackOptions("digits", uri, workers=1))
+
+
+def test_nothing_of_others_is_packed_over(object_store):
+    Folder(object_store.uri("mine")).write("thesis.tex", b"mine")
+    with pytest.raises(ValueError, match="is not empty"):
+        pack(PackOptions("digits", object_store.uri("mine"), workers=1))
+    assert Folder(object_store.uri("mine")).names() == ["thesis.tex"]
+
+
+def test_what_lies_on_a_disk_stays_there(tmp_path, digits):
+    assert stage(StagingOptions(str(digits), tmp_path / "cache")) == digits
+    assert stage(StagingOptions(f"file://{digits}", tmp_path / "cache")) == digits
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_second_staging_fetches_nothing(object_store, tmp_path, capsys):
+    manifest = put(object_store.uri("twice"))
+    first = stage(StagingOptions(object_store.uri("twice"), tmp_path))
+    assert sound(first, manifest)
+    before = {file.name: file.stat().st_ino for file in first.iterdir()}
+    capsys.readouterr()
+    assert stage(StagingOptions(object_store.uri("twice"), tmp_path)) == first
+    assert {file.name: file.stat().st_ino for file in first.iterdir()} == before
+    assert "staging" not in capsys.readouterr().err
+
+
+def test_taken_up_where_it_was_cut(object_store, tmp_path):
+    """Half a file is kept and completed; a half whose bytes are wrong is fetched anew."""
+    uri = object_store.uri("cut")
+    manifest = put(uri)
+    folder = tmp_path / manifest.digest[:16]
+    folder.mkdir()
+    data = Folder(uri).read("train-00000.arrow")
+    (folder / "train-00000.arrow.partial").write_bytes(data[:100_000])
+    (folder / "train-00001.arrow.partial").write_bytes(b"x" * 100_000)
+    inode = (folder / "train-00000.arrow.partial").stat().st_ino
+    assert stage(StagingOptions(uri, tmp_path)) == folder
+    assert sound(folder, manifest)
+    assert (folder / "train-00000.arrow").stat().st_ino == inode
+
+
+@pytest.mark.parametrize("fault", ["flipped", "short", "missing"])
+def test_damage_at_the_source_is_named(object_store, tmp_path, fault):
+    uri = object_store.uri(f"damaged-{fault}")
+    put(uri)
+    folder = Folder(uri)
+    data = bytearray(folder.read("train-00003.arrow"))
+    data[1000] ^= 1
+    if fault == "missing":
+        folder.delete_file("train-00003.arrow")
+    else:
+        folder.write("train-00003.arrow", bytes(data if fault == "flipped" else data[:-1]))
+    with pytest.raises(ValueError, match=r"train-00003\.arrow of s3://bucket/damaged"):
+        stage(StagingOptions(uri, tmp_path, patience_seconds=1))
+    (target,) = (entry for entry in tmp_path.iterdir() if entry.is_dir())
+    assert not (target / MANIFEST).exists()
+
+
+def test_the_workers_of_a_machine_share_one_staging(object_store, tmp_path):
+    """Four processes at once: one fetches, all find the data."""
+    uri = object_store.uri("shared")
+    manifest = put(uri)
+    children = [
+        subprocess.Popen(
+            command(uri, "--folder", tmp_path),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    told = [child.communicate(timeout=120) for child in children]
+    assert [child.returncode for child in children] == [0] * 4
+    assert {out.strip() for out, _ in told} == {str(tmp_path / manifest.digest[:16])}
+    assert sum("staging" in err for _, err in told) == 1
+    assert sound(tmp_path / manifest.digest[:16], manifest)
+
+
+def test_a_server_that_is_killed_and_restarted_meanwhile(tmp_path, monkeypatch):
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "s3").mkdir()
+    with ObjectStore(tmp_path / "s3") as store:
+        uri = store.uri("restart")
+        manifest = put(uri, files=12, size=8_000_000)
+        found: list[Path] = []
+        options = StagingOptions(uri, tmp_path / "cache", streams=2, patience_seconds=60)
+        folder = options.folder / manifest.digest[:16]
+        thread = threading.Thread(target=lambda: found.append(stage(options)))
+        thread.start()
+        deadline = time.monotonic() + 60
+        while not list(folder.glob("train-*.arrow")):
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        store.kill()
+        there = len(list(folder.glob("train-*.arrow")))
+        time.sleep(2)
+        assert not (folder / MANIFEST).exists()
+        assert len(list(folder.glob("train-*.arrow"))) <= there + 1
+        assert there < 11
+        store.start()
+        thread.join(timeout=90)
+        assert found == [folder]
+        assert sound(folder, manifest)
+
+
+def test_a_server_that_stays_away(tmp_path, monkeypatch):
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    uri = "s3://bucket/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1"
+    with pytest.raises(ValueError, match=r"manifest\.json cannot be read"):
+        stage(StagingOptions(uri, tmp_path / "cache"))
+
+
+def test_unused_data_sets_make_room_and_used_ones_do_not(object_store, tmp_path):
+    """Each takes 1.8 MB of a budget of 4; the first is not used once its process has ended."""
+    first, second, third = (object_store.uri(f"room{i}") for i in range(3))
+    manifests = [put(uri, seed=i) for i, uri in enumerate((first, second, third))]
+    folders = [tmp_path / manifest.digest[:16] for manifest in manifests]
+    limits = {"folder": tmp_path, "budget_gb": 0.004}
+    done = subprocess.run(
+        command(first, "--folder", tmp_path, "--budget-gb", 0.004), cwd=ROOT, capture_output=True, timeout=60
+    )
+    assert done.returncode == 0
+    stage(StagingOptions(second, **limits))
+    assert folders[0].exists()
+    stage(StagingOptions(third, **limits))
+    assert not folders[0].exists()
+    assert sound(folders[1], manifests[1])
+    assert sound(folders[2], manifests[2])
+    with pytest.raises(ValueError, match=r"lacks .* within 0\.004 GB"):
+        stage(StagingOptions(first, **limits))
+    assert sound(folders[1], manifests[1])
+
+
+def test_the_command_tells_mistakes(object_store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["stage", object_store.uri("nowhere"), "--folder", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "not a packed data set" in capsys.readouterr().err
+
+
+def test_a_training_stages_by_itself(object_store, tmp_path, digits):
+    """Two workers in this process's stead: the result is that of a training on the local folder."""
+    uri = object_store.uri("train-digits")
+    for file in digits.iterdir():
+        Folder(uri).write(file.name, file.read_bytes())
+    recipe = RECIPES["digits"][1]
+    short = replace(recipe, train=replace(recipe.train, steps=3))
+    results = []
+    with Workers() as workers:
+        for name, data in (("remote", uri), ("local", str(digits))):
+            layout = Layout(workers=2, stage_dir=str(tmp_path / "cache"))
+            out = tmp_path / name
+            what = replace(job(digits, out, short, layout=layout), data=data)
+            results.append(workers.run(2, what).result)
+    assert results[0]["losses"] == results[1]["losses"]
+    assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
+    assert results[0]["data"]["folder"] == uri

@@ -1,0 +1,74 @@
+"""Whole images, rescaled: every one once, in batches of one shape, with PIL's pixels."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipelines.loading.draw import rescaled
+from pipelines.loading.whole_images import whole_images
+from pipelines.pack import pack
+from pipelines.packing.options import PackOptions
+from pipelines.shards.manifest import read_manifest
+from pipelines.shards.reader import Shards
+from tests.photos import picture
+
+SHAPES = [(375, 500), (500, 333), (240, 900), (64, 64), (1200, 800), (31, 45), (257, 256), (375, 500)] * 5
+CPU = {"device": torch.device("cpu"), "threads": 2}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    for split, shapes in (("train", SHAPES[:2]), ("val", SHAPES)):
+        for label in "ab":
+            (folder / "source" / split / label).mkdir(parents=True)
+            for i, shape in enumerate(shapes):
+                file = folder / "source" / split / label / f"{i:03d}.jpg"
+                mode = "L" if i == 7 else "RGB"
+                picture(*shape, mode, seed=i).save(
+                    file, quality=95, **({} if mode == "L" else {"subsampling": 0})
+                )
+    turned = picture(300, 400)
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(folder / "source/val/a/turned.jpg", quality=95, subsampling=0, exif=exif)
+    pack(PackOptions(str(folder / "source"), folder / "packed", workers=1))
+    return Shards(folder / "packed", read_manifest(folder / "packed"), "val")
+
+
+def test_every_image_once_with_the_pixels_of_pil(shards):
+    seen = []
+    for batch in whole_images(shards, range(len(shards)), scale=72, pixels=10**6, **CPU):
+        for image, pixels in zip(batch.images_B, batch.images_BHWC.numpy(), strict=True):
+            (height,), (width,) = rescaled(shards.heights_N[[image]], shards.widths_N[[image]], np.array([72]))
+            file = Image.open(io.BytesIO(shards.encoded(int(image)).tobytes())).convert("RGB")
+            expected = np.asarray(file.resize((int(width), int(height)), Image.Resampling.BILINEAR))
+            assert min(pixels.shape[:2]) == 72
+            difference = np.abs(pixels.astype(int) - expected)
+            assert difference.max() <= 2, shards.key(int(image))  # PIL rounds between its two passes
+            assert difference.mean() < 0.4
+            seen.append(int(image))
+    assert sorted(seen) == list(range(len(shards)))
+
+
+@pytest.mark.parametrize("pixels", [1, 3 * 72 * 96, 10**6])
+def test_a_batch_has_one_shape_and_no_more_pixels_than_asked(shards, pixels):
+    sizes = []
+    for batch in whole_images(shards, range(len(shards)), scale=72, pixels=pixels, **CPU):
+        count, height, width, _ = batch.images_BHWC.shape
+        assert count == 1 or count * height * width <= pixels
+        sizes.append(count)
+    assert sum(sizes) == len(shards)
+    assert (max(sizes) > 1) == (pixels > 1)
+
+
+def test_a_part_of_the_split(shards):
+    seen = [
+        int(i)
+        for batch in whole_images(shards, range(5, 17), scale=64, pixels=1, **CPU)
+        for i in batch.images_B
+    ]
+    assert sorted(seen) == list(range(5, 17))

@@ -1,0 +1,264 @@
+"""Tests tracked on a real MLflow server, then the report made of them."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.storage.folder import Folder
+from vgg.metrics.accuracy import accuracy
+from vgg.report import ReportOptions, report
+from vgg.reporting import paper_results
+from vgg.reporting.publish import publish
+from vgg.reporting.tables import best_by_data, tracked_result
+from vgg.testing.posteriors import Posteriors, mean
+from vgg.testing.provenance import Member, Provenance
+from vgg.tracking import views
+
+IMAGES = 80
+
+
+def posteriors(configuration, protocol, scales, *, classes, data, seed):
+    """As an evaluation leaves them: the mean over scales, and over dense and multi-crop for both."""
+    protocols = ("dense", "multi-crop") if protocol == "both" else (protocol,)
+    parts = []
+    for place, (each, scale) in enumerate((p, s) for p in protocols for s in scales):
+        rng = np.random.default_rng([seed, place])
+        labels_N = np.random.default_rng(0).integers(0, classes, IMAGES).astype(np.int32)
+        odds_NK = rng.exponential(1, (IMAGES, classes))
+        odds_NK[np.arange(IMAGES), labels_N] += rng.exponential(4, IMAGES)
+        member = Member(
+            f"net-{configuration}",
+            f"sha-{configuration}",
+            "paper-x",
+            configuration,
+            "256-512",
+            each,
+            scale,
+            "scores",
+            5,
+            "fp32",
+        )
+        names = tuple(f"class {k}" for k in range(classes))
+        about = Provenance(f"digest of {data}", data, "val", names, names, ((member, 1.0),))
+        shares_NK = (odds_NK / odds_NK.sum(1, keepdims=True)).astype(np.float32)
+        parts.append(Posteriors(about, tuple(map(str, range(IMAGES))), labels_N, shares_NK))
+    return mean(parts)
+
+
+@pytest.fixture(scope="module")
+def tracked(mlflow_server, tmp_path_factory):
+    """D and E on 1000 classes by three protocols, fused; D on 200 classes. Name -> posteriors."""
+    folder, found = tmp_path_factory.mktemp("tracked"), {}
+    for configuration in "DE":
+        for place, protocol in enumerate(("dense", "multi-crop", "both")):
+            seed = place + ord(configuration)
+            found[configuration, protocol] = posteriors(
+                configuration, protocol, (256, 384, 512), classes=1000, data="ILSVRC-2012", seed=seed
+            )
+    found["D", "tiny"] = posteriors("D", "dense", (64,), classes=200, data="Tiny ImageNet", seed=9)
+    for (configuration, name), each in found.items():
+        place = Folder(str(folder)).child(f"{configuration}-{name}")
+        result = publish(place, each, mlflow_server.url, "report", kind="eval").result
+        assert result["tracked_at"].startswith(mlflow_server.url)
+    fused = mean([found["D", "both"], found["E", "both"]])
+    publish(Folder(str(folder)).child("fused"), fused, mlflow_server.url, "report", kind="ensemble")
+    return folder, {**found, ("D+E", "both"): fused}
+
+
+def runs(server, experiment="report"):
+    client = MlflowClient(server.url)
+    where = client.get_experiment_by_name(experiment).experiment_id
+    return client, where, client.search_runs([where], max_results=100)
+
+
+def one(found, **tags):
+    """The one run with these tags."""
+    (run,) = [run for run in found if tags.items() <= run.data.tags.items()]
+    return run
+
+
+def errors(of):
+    scored = accuracy(of.posteriors_NK, of.labels_N)
+    return scored.top1_error, scored.top5_error
+
+
+def test_a_test_is_a_run_linked_to_its_net_and_data(mlflow_server, tracked):
+    client, _, found = runs(mlflow_server)
+    run = one(found, net="net-D", protocol="multi-crop")
+    tags = {key: run.data.tags[key] for key in ("kind", "configuration", "scales", "recipe", "split")}
+    assert tags == {
+        "kind": "eval",
+        "configuration": "D",
+        "scales": "256+384+512",
+        "recipe": "paper-x",
+        "split": "val",
+    }
+    assert run.info.status == "FINISHED"
+    assert (run.data.metrics["top1_error"], run.data.metrics["top5_error"]) == errors(
+        tracked[1]["D", "multi-crop"]
+    )
+    assert run.inputs.dataset_inputs[0].dataset.name == "ILSVRC-2012"
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"pictures", "result.json"}
+
+
+def test_how_far_from_the_paper_is_a_metric(mlflow_server, tracked):
+    """D with jittered S at three scales, dense: 24.8 / 7.5 in table 4; on Tiny ImageNet 63.08 was published."""
+    _, _, found = runs(mlflow_server)
+    top1, top5 = errors(tracked[1]["D", "dense"])
+    metrics = one(found, net="net-D", protocol="dense", classes="1000").data.metrics
+    assert metrics["top1_error_over_published"] == pytest.approx(top1 - 24.8)
+    assert metrics["top5_error_over_published"] == pytest.approx(top5 - 7.5)
+    metrics = one(found, net="net-D", protocol="dense", classes="200").data.metrics
+    assert metrics["top1_error_over_published"] == pytest.approx(errors(tracked[1]["D", "tiny"])[0] - 63.08)
+    assert "top5_error_over_published" not in metrics
+    assert paper_results.published(
+        paper_results.ResultKey(("A-LRN@64",), "dense", (64,)), 200, "Tiny ImageNet"
+    ) == (None, None)
+
+
+def test_a_nets_page_lists_every_protocol_by_data_set(mlflow_server, tracked):
+    client, where, _ = runs(mlflow_server)
+    (model,) = client.search_logged_models([where], "tags.weights_sha256 = 'sha-D'")
+    listed = [(m.dataset_name, m.value) for m in model.metrics if m.key == "top1_error"]
+    expected = [
+        ("Tiny ImageNet" if name == "tiny" else "ILSVRC-2012", errors(each)[0])
+        for (configuration, name), each in tracked[1].items()
+        if configuration == "D"
+    ]
+    assert sorted(listed) == sorted(expected)
+
+
+def test_an_ensemble_is_linked_to_all_its_nets(mlflow_server, tracked):
+    client, where, found = runs(mlflow_server)
+    run = one(found, kind="ensemble")
+    models = {m.model_id: m.tags["weights_sha256"] for m in client.search_logged_models([where])}
+    linked = client.get_run(run.info.run_id).inputs.model_inputs
+    assert {models[m.model_id] for m in linked} == {"sha-D", "sha-E"}
+
+
+def test_told_twice_it_is_there_once(mlflow_server, tracked, tmp_path):
+    """From another folder, as a repeated evaluation elsewhere would."""
+    _, _, before = runs(mlflow_server)
+    publish(Folder(str(tmp_path)), tracked[1]["D", "dense"], mlflow_server.url, "report", kind="eval")
+    client, _, after = runs(mlflow_server)
+    assert len(after) == len(before)
+    run = one(after, net="net-D", protocol="dense", scales="256+384+512")
+    assert len(client.get_metric_history(run.info.run_id, "top1_error")) == 1
+
+
+def test_the_columns_of_the_shared_view_are_there(mlflow_server, tracked, tmp_path):
+    """Every column is a tag or metric that tests have; only trainings have the last."""
+    report(ReportOptions(mlflow_server.url, "report", tmp_path))
+    client, where, found = runs(mlflow_server)
+    views = json.loads(client.get_experiment(where).tags["mlflow.sharedViewState.vgg"])
+    test = one(found, kind="ensemble").data
+    columns = [column.removesuffix("`").split(".`") for column in views["selectedColumns"]]
+    there = [key in (test.tags if kind == "tags" else test.metrics) for kind, key in columns]
+    assert there == [True] * 7 + [False]
+    assert [chart["metricKey"] in test.metrics for chart in views["compareRunCharts"]] == [True] * 3
+
+
+def test_the_best_of_each_data_set_are_compared(mlflow_server, tracked):
+    """Tests of other data are no rivals; the login of a tracking URI is in no link."""
+    _, where, found = runs(mlflow_server)
+    tests = [test for run in found if (test := tracked_result(run)) is not None]
+    best = best_by_data(tests)
+    assert {data: len(ids) for data, ids in best.items()} == {"ILSVRC-2012": 7, "Tiny ImageNet": 1}
+    errors_of = {run.info.run_id: run.data.metrics["top1_error"] for run in found if "tested" in run.data.tags}
+    ordered = [errors_of[run_id] for run_id in best["ILSVRC-2012"]]
+    assert ordered == sorted(ordered)
+    links = views.links("http://me:secret@host:5000/", where, best)
+    assert len(links) == 3
+    assert all(link.startswith("http://host:5000/#/") for link in links.values())
+
+
+class Cells(HTMLParser):
+    """Text of every cell of a page, row by row."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.open = [], False
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self.rows.append([])
+        self.open = tag in ("td", "th")
+        if self.open:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self.open = False
+
+    def handle_data(self, data):
+        if self.open:
+            self.rows[-1][-1] += data
+
+
+def test_the_report_has_ours_beside_the_paper(mlflow_server, tracked, tmp_path):
+    report(ReportOptions(mlflow_server.url, "report", tmp_path))
+    markdown = (tmp_path / "report.md").read_text()
+    page = Cells()
+    page.feed((tmp_path / "report.html").read_text())
+    rows = {row[0]: row[1:4] for row in page.rows if len(row) == 5}
+    expected = {
+        "D, dense": (("D", "dense"), (24.8, 7.5)),
+        "E, multi-crop": (("E", "multi-crop"), (24.6, 7.4)),
+        "D + E, S = 256-512, both": (("D+E", "both"), (23.7, 6.8)),
+        "D, S = 256-512, Q = 256, 384, 512": (("D", "dense"), (24.8, 7.5)),
+    }
+    for label, (name, theirs) in expected.items():
+        ours = errors(tracked[1][name])
+        cells = [
+            f"{theirs[0]} / {theirs[1]}",
+            f"{ours[0]:.1f} / {ours[1]:.1f}",
+            f"{ours[0] - theirs[0]:+.1f} / {ours[1] - theirs[1]:+.1f}",
+        ]
+        assert rows[label] == cells
+        assert "| " + " | ".join([label, *cells]) in markdown
+    assert rows["A, S = 256, Q = 256"] == ["29.6 / 10.4", "–", "–"]
+    tiny = errors(tracked[1]["D", "tiny"])
+    assert rows["D@256-512, dense, Q = 64"][1] == f"{tiny[0]:.1f} / {tiny[1]:.1f}"
+    assert len(json.loads((tmp_path / "report.json").read_text())) == len(tracked[1])
+    client, _, found = runs(mlflow_server)
+    logged = next(r for r in found if r.data.tags.get("kind") == "report")
+    assert {f.path for f in client.list_artifacts(logged.info.run_id)} == {
+        "report.html",
+        "report.md",
+        "report.json",
+    }
+
+
+def test_the_papers_figures_are_those_of_the_facts(shared_data):
+    """Every pair of errors that paper.md has in tables 3 to 7 is in ours, and none besides."""
+    text = (shared_data.parent / "paper.md").read_text()
+    for table in paper_results.TABLES:
+        start = text.index(f"### Table {table.number}")
+        section = re.split(r"\n##", text[start + 5 :])[0].partition("\n")[2]
+        facts = re.findall(r"(\d+\.\d|–) ?/ ?(\d+\.\d)(?![\d.])", section)
+        pairs = {tuple(None if n == "–" else float(n) for n in pair) for pair in facts}
+        ours = {row.paper for row in table.rows}
+        assert ours <= pairs, (table.number, ours - pairs)
+
+
+def test_no_server_and_no_experiment_are_told(mlflow_server, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ValueError, match="--track is missing"):
+        report(ReportOptions(out=tmp_path / "out"))
+    with pytest.raises(ValueError, match="no experiment 'nothing'"):
+        report(ReportOptions(mlflow_server.url, "nothing", tmp_path / "out"))
+    with pytest.raises(ValueError, match="does not answer"):
+        report(ReportOptions("http://127.0.0.1:9", "vgg", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_net_that_was_fused_with_itself_is_no_net_of_a_table(tracked):
+    """Two nets of one configuration are told apart from one."""
+    one = tracked[1]["D", "dense"]
+    members = tuple((replace(m, weights_sha256="other"), w) for m, w in one.about.members)
+    other = replace(one, about=replace(one.about, members=members))
+    assert len({m.weights_sha256 for m, _ in mean([one, other]).about.members}) == 2

@@ -1,0 +1,168 @@
+"""Checkpoints: whole or not there, last and best kept, damage found."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+
+from pipelines.storage.folder import Folder
+from vgg.weights import checkpoint
+from vgg.weights.state import model_state, optimizer_state, restore_optimizer, weights_sha256
+from vgg.weights.writer import CheckpointWriter
+
+
+def state(step, fill=1.0):
+    return checkpoint.Checkpoint(
+        step,
+        {"w": torch.full((4, 3), fill), "b": torch.arange(4.0)},
+        {"0.momentum_buffer": torch.full((4, 3), -fill)},
+        torch.linspace(2, 1, step),
+        {"validations": [{"step": step, "top1": 0.5}], "note": "x"},
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Folder(str(tmp_path / "run"))
+
+
+def steps(run):
+    return [name for name in run.names("checkpoints") if name.startswith("step-")]
+
+
+def test_what_is_written_is_read(run):
+    checkpoint.write(run, state(10, 0.25), best=True)
+    got, passed = checkpoint.newest(run)
+    assert passed == []
+    assert got.step == 10
+    assert torch.equal(got.model["w"], torch.full((4, 3), 0.25))
+    assert torch.equal(got.optimizer["0.momentum_buffer"], torch.full((4, 3), -0.25))
+    assert torch.equal(got.losses, torch.linspace(2, 1, 10))
+    assert got.about == {"validations": [{"step": 10, "top1": 0.5}], "note": "x"}
+
+
+def test_manifest_holds_the_digests_of_the_files(run, tmp_path):
+    checkpoint.write(run, state(1), best=True)
+    folder = tmp_path / "run" / "checkpoints" / "step-00000001"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert set(manifest) == {path.name for path in folder.iterdir()} - {"manifest.json"}
+    for name, entry in manifest.items():
+        data = (folder / name).read_bytes()
+        assert (entry["bytes"], entry["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_last_and_best_are_kept_and_no_more(run):
+    for step, best in [(1, True), (2, False), (3, True), (4, False), (5, False)]:
+        checkpoint.write(run, state(step), best=best)
+    assert steps(run) == ["step-00000003", "step-00000005"]
+    assert checkpoint.newest(run)[0].step == 5
+    assert checkpoint.find(run.uri).step == 3
+    assert checkpoint.find(f"{run.uri}/checkpoints/step-00000005").step == 5
+
+
+def test_a_checkpoint_cut_off_while_written_does_not_count(run, tmp_path):
+    checkpoint.write(run, state(1), best=True)
+    checkpoint.write(run, state(2), best=True)
+    checkpoint.write(run, state(3), best=False)
+    (tmp_path / "run" / "checkpoints" / "step-00000003" / "manifest.json").unlink()
+    assert checkpoint.newest(run)[0].step == 2
+    checkpoint.write(run, state(4), best=False)
+    assert steps(run) == ["step-00000002", "step-00000004"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_checkpoint_is_told_of_and_the_one_before_is_taken(run, tmp_path, damage):
+    checkpoint.write(run, state(1), best=True)
+    checkpoint.write(run, state(2), best=False)
+    file = tmp_path / "run" / "checkpoints" / "step-00000002" / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    if damage == "remove":
+        file.unlink()
+    else:
+        data[-1] ^= 1
+        file.write_bytes(data if damage == "flip" else data[:-1])
+    got, passed = checkpoint.newest(run)
+    assert got.step == 1
+    assert len(passed) == 1
+    assert "step-00000002" in passed[0]
+    assert "model.safetensors" in passed[0]
+    with pytest.raises(checkpoint.DamagedCheckpoint):
+        checkpoint.find(f"{run.uri}/checkpoints/step-00000002")
+
+
+def test_nothing_there(run, tmp_path):
+    assert checkpoint.newest(run) == (None, [])
+    with pytest.raises(ValueError, match="neither a checkpoint nor a run's folder"):
+        checkpoint.find(str(tmp_path))
+
+
+def test_unknown_file_system():
+    with pytest.raises(ValueError, match="nowhere://x"):
+        Folder("nowhere://x")
+
+
+def test_writer_writes_in_order_and_brings_errors_back(run, tmp_path):
+    writer = CheckpointWriter(run)
+    for step in (1, 2, 3):
+        writer.submit(state(step), best=step == 2)
+    writer.close()
+    assert steps(run) == ["step-00000002", "step-00000003"]
+
+    (tmp_path / "file").write_text("in the way")
+    writer = CheckpointWriter(Folder(str(tmp_path / "file")))
+    writer.submit(state(1), best=True)
+    with pytest.raises(OSError, match="file"):
+        writer.close()
+
+
+def test_a_copy_is_taken_at_once(run):
+    net = torch.nn.Linear(3, 2)
+    before = net.weight.detach().clone()
+    kept = model_state(net)
+    with torch.no_grad():
+        net.weight += 1
+    assert torch.equal(kept["weight"], before)
+
+
+@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.Adam])
+def test_training_goes_on_bit_for_bit(run, optimizer_class):
+    """Five updates equal two, a checkpoint, and three of a new process; channels-last weights included."""
+
+    def fresh():
+        torch.manual_seed(0)
+        net = torch.nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+        options = {"momentum": 0.9} if optimizer_class is torch.optim.SGD else {}
+        return net, optimizer_class(net.parameters(), 0.1, fused=True, **options)
+
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def advance(net, optimizer, count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            net(images).square().mean().backward()
+            optimizer.step()
+
+    straight, optimizer = fresh()
+    advance(straight, optimizer, 5)
+
+    first, optimizer = fresh()
+    advance(first, optimizer, 2)
+    kept = checkpoint.Checkpoint(2, model_state(first), optimizer_state(optimizer), torch.zeros(2), {})
+    checkpoint.write(run, kept, best=True)
+    second, optimizer = fresh()
+    taken, _ = checkpoint.newest(run)
+    second.load_state_dict(taken.model)
+    restore_optimizer(optimizer, taken.optimizer)
+    advance(second, optimizer, 3)
+    assert torch.equal(second.weight, straight.weight)
+    assert torch.equal(second.bias, straight.bias)
+
+
+def test_weights_digest_is_over_values_in_order_of_names():
+    a, b = torch.arange(6.0).reshape(2, 3), torch.ones(2)
+    wanted = hashlib.sha256(a.numpy().tobytes() + b.numpy().tobytes()).hexdigest()
+    assert weights_sha256({"b": b, "a": a}) == wanted
+    channels_last = torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last)
+    plain = torch.arange(24.0).reshape(1, 2, 3, 4)
+    assert weights_sha256({"x": channels_last}) == weights_sha256({"x": plain})

@@ -1,0 +1,101 @@
+"""Nets from wherever they are kept, and what they say of single pictures."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import save_file
+
+from tests.photos import picture
+from vgg import predict
+from vgg.weights.open_net import TORCHVISION_MEAN, TORCHVISION_STD, open_net
+
+CLASSES = 7
+
+
+@pytest.fixture(scope="module")
+def vgg11(tmp_path_factory):
+    """torchvision's vgg11 for a few classes, with weights that tell them apart; its file."""
+    torch.manual_seed(0)
+    net = torchvision.models.vgg11(num_classes=CLASSES).eval()
+    with torch.no_grad():
+        net.classifier[-1].weight.mul_(30)
+    file = tmp_path_factory.mktemp("weights") / "vgg11.pth"
+    torch.save(net.state_dict(), file)
+    return net, file
+
+
+def test_torchvisions_weights_score_as_torchvisions_net_does(vgg11):
+    """On pixels of 0 to 255 less its mean, where torchvision's wants standardised ones; padding included."""
+    theirs, file = vgg11
+    ours = open_net(str(file))
+    assert (ours.architecture.configuration, ours.architecture.side, ours.architecture.classes) == ("A", 224, 7)
+    pixels_BHWC = np.stack([np.asarray(picture(224, 224, seed=seed)) for seed in range(3)])
+    standardised = (pixels_BHWC / 255 - TORCHVISION_MEAN) / TORCHVISION_STD
+    with torch.no_grad():
+        expected = theirs(torch.tensor(standardised, dtype=torch.float32).permute(0, 3, 1, 2))
+        centred = pixels_BHWC.astype(np.float32) - np.float32(ours.mean_rgb)
+        found = ours.module()(torch.from_numpy(centred).permute(0, 3, 1, 2)).flatten(1)
+    assert expected.std() > 0.05
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-4 * float(expected.abs().max()))
+
+
+def test_safetensors_hold_the_same_net(vgg11, tmp_path):
+    net, file = vgg11
+    save_file(net.state_dict(), tmp_path / "vgg11.safetensors")
+    assert open_net(str(tmp_path / "vgg11.safetensors")).weights_sha256 == open_net(str(file)).weights_sha256
+
+
+@pytest.mark.parametrize("name", ["garbage.pth", "empty.safetensors", "other.pth", "resnet.pth"])
+def test_what_is_no_net_is_refused_by_name(tmp_path, name):
+    file = tmp_path / name
+    if name == "garbage.pth":
+        file.write_bytes(b"no weights at all")
+    elif name == "empty.safetensors":
+        file.write_bytes(b"")
+    elif name == "other.pth":
+        torch.save([1, 2], file)
+    else:
+        torch.save({"conv1.weight": torch.zeros(1)}, file)
+    with pytest.raises(ValueError, match=name):
+        open_net(str(file))
+
+
+def answer(capsys, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["vgg.predict", *map(str, arguments)])
+    code = 0
+    try:
+        predict.main()
+    except SystemExit as stopped:
+        code = stopped.code
+    return code, capsys.readouterr()
+
+
+def test_predictions_are_printed_and_drawn(vgg11, tmp_path, capsys, monkeypatch):
+    theirs, file = vgg11
+    photo = picture(256, 256, seed=4)
+    photo.save(tmp_path / "photo.png")
+    drawn = tmp_path / "out" / "answers.png"
+    flags = ["--net", file, "--protocol", "single-crop", "--picture", drawn]
+    code, said = answer(capsys, monkeypatch, tmp_path / "photo.png", *flags)
+    assert code == 0, said.err
+    crop = torchvision.transforms.functional.to_tensor(photo.crop((16, 16, 240, 240)))
+    standardised = torchvision.transforms.functional.normalize(crop, TORCHVISION_MEAN, TORCHVISION_STD)
+    with torch.no_grad():
+        share_K = theirs(standardised[None])[0].softmax(0)
+    best = share_K.topk(5).indices.tolist()
+    lines = [line for line in said.out.splitlines() if "class " in line and "%" in line]
+    assert [int(line.split("class ")[1].split()[0]) for line in lines] == best
+    assert f"{share_K[best[0]]:.1%}" in lines[0]
+    with Image.open(drawn) as image:
+        assert len(image.convert("RGB").getcolors(2**24)) > 1000, "the photo is not in the picture"
+
+
+def test_a_file_that_is_no_image_is_named(vgg11, tmp_path, capsys, monkeypatch):
+    (tmp_path / "notes.jpg").write_text("no image")
+    code, said = answer(capsys, monkeypatch, tmp_path / "notes.jpg", "--net", vgg11[1])
+    assert code == 2
+    assert "notes.jpg cannot be read as an image" in said.err.replace("\n", "")

@@ -1,0 +1,124 @@
+"""The six nets of the paper as data (tables 1 and 2): layers, parameters, FLOP."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+CHANNELS = (64, 128, 256, 512, 512)
+
+
+HIDDEN = 4096
+
+
+# Kernel sizes of the convolutions of each of the five blocks.
+CONFIGURATIONS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "A": ((3,), (3,), (3, 3), (3, 3), (3, 3)),
+    "A-LRN": ((3,), (3,), (3, 3), (3, 3), (3, 3)),
+    "B": ((3, 3), (3, 3), (3, 3), (3, 3), (3, 3)),
+    "C": ((3, 3), (3, 3), (3, 3, 1), (3, 3, 1), (3, 3, 1)),
+    "D": ((3, 3), (3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
+    "E": ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3)),
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Which net: a column of table 1, its classes, its crop, and its width."""
+
+    configuration: str = "D"
+    classes: int = 1000
+    side: int = 224
+    """Crop side in pixels."""
+    width: float = 1.0
+    """Factor on every number of channels and hidden units; they stay multiples of 8."""
+
+    def __post_init__(self) -> None:
+        """ValueError naming the flag whose value makes no net."""
+        if self.configuration not in CONFIGURATIONS:
+            known = ", ".join(CONFIGURATIONS)
+            raise ValueError(f"--model.configuration {self.configuration} is not one of {known} (table 1)")
+        if self.side < 32 or self.side % 32:
+            raise ValueError(f"--model.side {self.side} must be a multiple of 32: five poolings halve it")
+        if self.classes < 1:
+            raise ValueError(f"--model.classes {self.classes} must be at least 1")
+        if not 0 < self.width <= 8:
+            raise ValueError(f"--model.width {self.width} must lie in (0, 8]")
+
+    def scaled(self, units: int) -> int:
+        """Channels or hidden units at this width."""
+        return max(8, round(units * self.width / 8) * 8)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as it acts on one crop. A convolution or linear layer includes its bias and ReLU."""
+
+    name: str
+    kind: Literal["conv", "lrn", "pool", "linear"]
+    inputs: int
+    """Channels or units it reads."""
+    kernel: int
+    """Side of its window in pixels; 1 for layers that have none."""
+    channels: int
+    """Channels or units it puts out, on a map of `height` by `width`."""
+    height: int
+    width: int
+
+    @property
+    def outputs(self) -> int:
+        """Numbers in the output."""
+        return self.channels * self.height * self.width
+
+    @property
+    def weights(self) -> int:
+        """Numbers learnt, without the biases."""
+        learns = self.kind in ("conv", "linear")
+        return self.inputs * self.channels * self.kernel**2 if learns else 0
+
+    @property
+    def parameters(self) -> int:
+        """Numbers learnt: weights, and a bias for every channel."""
+        return self.weights + self.channels if self.weights else 0
+
+    @property
+    def multiply_adds(self) -> int:
+        """Products of a weight and an activation; biases, ReLU, LRN and pooling count nothing."""
+        return self.weights * self.height * self.width
+
+
+def layers(architecture: Architecture) -> list[Layer]:
+    """The layers in order."""
+    found = []
+    side, channels = architecture.side, 3
+    for block, kernels in enumerate(CONFIGURATIONS[architecture.configuration], start=1):
+        out = architecture.scaled(CHANNELS[block - 1])
+        for i, kernel in enumerate(kernels, start=1):
+            found.append(Layer(f"conv{block}_{i}", "conv", channels, kernel, out, side, side))
+            channels = out
+            if architecture.configuration == "A-LRN" and block == 1:
+                found.append(Layer("lrn1_1", "lrn", out, 1, out, side, side))
+        side //= 2
+        found.append(Layer(f"pool{block}", "pool", out, 2, out, side, side))
+    inputs, hidden = channels * side**2, architecture.scaled(HIDDEN)
+    for name, units in (("fc6", hidden), ("fc7", hidden), ("fc8", architecture.classes)):
+        found.append(Layer(name, "linear", inputs, 1, units, 1, 1))
+        inputs = units
+    return found
+
+
+def parameter_count(architecture: Architecture) -> int:
+    """Numbers learnt: weights and biases."""
+    return sum(layer.parameters for layer in layers(architecture))
+
+
+def forward_flops(architecture: Architecture) -> int:
+    """FLOP of scoring one crop; a multiply-add counts as two."""
+    return 2 * sum(layer.multiply_adds for layer in layers(architecture))
+
+
+def training_flops(architecture: Architecture) -> int:
+    """FLOP of one crop forward and backward, direct convolution.
+
+    Backward, each layer costs its forward FLOP twice, for the gradients of its weights and of its input; the
+    first layer's input, the image, needs none.
+    """
+    return 3 * forward_flops(architecture) - 2 * layers(architecture)[0].multiply_adds

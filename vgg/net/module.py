@@ -1,0 +1,105 @@
+"""One module that builds any of the paper's nets.
+
+Shapes: B images, C channels, H and W image sides in pixels, K classes, F units of a hidden fully connected
+layer, h and w sides of the class score map, s the side of the last feature map of a crop (7 at 224).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vgg.net.architecture import HIDDEN, Architecture, layers
+
+
+def normalise_locally(maps_BCHW: torch.Tensor) -> torch.Tensor:
+    """AlexNet's local response normalisation over five neighbouring channels: x / (2 + 1e-4 Σ x²)^0.75.
+
+    The paper takes "the parameters of Krizhevsky et al.", whose equation sums the squares where torch (and
+    Caffe) average them: torch's alpha is therefore five times theirs. In float32, as squares of activations
+    of 0-255 pixels overflow float16.
+    """
+    normalised_BCHW = F.local_response_norm(maps_BCHW.float(), 5, alpha=5 * 1e-4, beta=0.75, k=2.0)
+    return normalised_BCHW.to(maps_BCHW.dtype)
+
+
+class VGG(nn.Module):
+    """A VGG net. Parameters are named after the paper's layers: conv1_1 … conv5_4, fc6, fc7, fc8."""
+
+    fc6: nn.Linear
+    fc7: nn.Linear
+    fc8: nn.Linear
+
+    def __init__(self, architecture: Architecture) -> None:
+        """Parameters are left uninitialised: see `vgg.net.initialise`."""
+        super().__init__()
+        self.architecture = architecture
+        self.convolutional = [layer for layer in layers(architecture) if layer.kind != "linear"]
+        for layer in layers(architecture):
+            if layer.kind == "conv":
+                convolution = nn.utils.skip_init(
+                    nn.Conv2d, layer.inputs, layer.channels, layer.kernel, padding=layer.kernel // 2
+                )
+                self.add_module(layer.name, convolution)
+            elif layer.kind == "linear":
+                self.add_module(layer.name, nn.utils.skip_init(nn.Linear, layer.inputs, layer.channels))
+
+    @property
+    def hidden(self) -> tuple[int, int]:
+        """Units of fc6 and fc7, which dropout masks cover."""
+        units = self.architecture.scaled(HIDDEN)
+        return units, units
+
+    def features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """The last feature map, [B, C, H // 32, W // 32]. ValueError for an image smaller than the crop."""
+        if min(images_BCHW.shape[2:]) < self.architecture.side:
+            height, width = images_BCHW.shape[2:]
+            raise ValueError(
+                f"an image of {height}x{width} pixels is smaller than the net's crop, "
+                f"{self.architecture.side}: rescale it"
+            )
+        maps_BCHW = images_BCHW
+        for layer in self.convolutional:
+            if layer.kind == "conv":
+                maps_BCHW = F.relu(self.get_submodule(layer.name)(maps_BCHW), inplace=True)
+            elif layer.kind == "lrn":
+                maps_BCHW = normalise_locally(maps_BCHW)
+            else:
+                maps_BCHW = F.max_pool2d(maps_BCHW, layer.kernel)
+        return maps_BCHW
+
+    def forward(
+        self, images_BCHW: torch.Tensor, masks_BF: Sequence[torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Class score map [B, K, h, w]: 1×1 for a crop; on a larger image one score vector for every position
+        of the crop on the last feature map (paper, section 3.2).
+
+        `masks_BF`: dropout masks of fc6 and fc7, 0 or 1/(1 - p), for crops only.
+
+        ValueError for an image smaller than the crop.
+        """
+        return self.classify(self.features(images_BCHW), masks_BF)
+
+    def classify(self, maps_BCHW: torch.Tensor, masks_BF: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
+        """Class score map [B, K, h, w] of the last feature map; `masks_BF` as in `forward`."""
+        s = self.architecture.side // 32
+        if maps_BCHW.shape[2:] != (s, s):
+            assert masks_BF is None, "dropout is for training crops"
+            return self._classify_everywhere(maps_BCHW, s)
+        hidden_BF = maps_BCHW.flatten(1)
+        for i, layer in enumerate((self.fc6, self.fc7)):
+            hidden_BF = F.relu(layer(hidden_BF))
+            if masks_BF is not None:
+                hidden_BF = hidden_BF * masks_BF[i]
+        return self.fc8(hidden_BF)[:, :, None, None]
+
+    def _classify_everywhere(self, maps_BCHW: torch.Tensor, s: int) -> torch.Tensor:
+        """The fully connected layers as s×s and 1×1 convolutions with the same weights.
+
+        As matrix products over the places of the map: a convolution would first reorder the weights of fc6,
+        three quarters of the net.
+        """
+        patches_BhwF = maps_BCHW.unfold(2, s, 1).unfold(3, s, 1).permute(0, 2, 3, 1, 4, 5).flatten(3)
+        hidden_BhwF = F.relu(self.fc7(F.relu(self.fc6(patches_BhwF))))
+        return self.fc8(hidden_BhwF).permute(0, 3, 1, 2)

@@ -1,0 +1,26 @@
+"""A recipe as flat settings, and what was overridden of another."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from vgg.recipes.schema import Recipe
+
+
+def difference(recipe: Recipe, base: Recipe) -> dict[str, list[Any]]:
+    """What was overridden: dotted flag -> [value in `base`, value in `recipe`]."""
+    pairs = zip(_leaves(asdict(base)), _leaves(asdict(recipe)), strict=True)
+    return {name: [old, new] for (name, old), (_, new) in pairs if old != new}
+
+
+def flatten(recipe: Recipe) -> dict[str, Any]:
+    """Dotted flag -> value, as tracked."""
+    return dict(_leaves(asdict(recipe)))
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,30 @@
+"""All recipes by name."""
+
+from vgg.net.architecture import parameter_count, training_flops
+from vgg.recipes.digits import DIGITS
+from vgg.recipes.paper import paper_recipes
+from vgg.recipes.schema import Recipe
+from vgg.recipes.tiny_imagenet import tiny_imagenet_recipes
+
+
+def _describe(command: str, recipe: Recipe, images: int, classes: int, expected: str) -> str:
+    architecture = recipe.architecture(classes)
+    flop = training_flops(architecture) * recipe.total_steps(images) * recipe.train.batch
+    return (
+        f"python -m vgg.train {command}: {parameter_count(architecture) / 1e6:.1f} M parameters, "
+        f"{recipe.total_steps(images):,} steps, {flop:.1e} FLOP; {expected}"
+    )
+
+
+_LISTED = [
+    *((*entry, 1_281_167, 1000) for entry in paper_recipes()),
+    *((*entry, 100_000, 200) for entry in tiny_imagenet_recipes()),
+    ("digits", "at least 97 % top-1 accuracy in two minutes on two cores", DIGITS, 1437, 10),
+]
+
+
+RECIPES: dict[str, tuple[str, Recipe]] = {
+    name: (_describe(name, recipe, images, classes, expected), recipe)
+    for name, expected, recipe, images, classes in _LISTED
+}
+"""Name -> what `--help` says of it (command, cost, expected result), and the recipe."""

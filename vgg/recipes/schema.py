@@ -1,0 +1,162 @@
+"""What a training is a function of, besides the data and the seed: frozen values, nothing derived."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vgg.net.architecture import Architecture
+from vgg.net.precision import Precision
+
+Initialisation = Literal["glorot", "normal", "printed", "torchvision", "shallower", "checkpoint"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The net (paper, tables 1 and 2)."""
+
+    configuration: Literal["A", "A-LRN", "B", "C", "D", "E"] = "D"
+    """Column of table 1: A 11 layers, B 13, C 16 with three 1x1 convolutions, D 16, E 19."""
+    classes: int | None = None
+    """Outputs of the last layer. None: as many as the data has."""
+    side: int = 224
+    """Crop side in pixels, a multiple of 32."""
+    width: float = 1.0
+    """Factor on every number of channels and hidden units."""
+    dropout: float = 0.5
+    """Probability of dropping a unit of the first two fully connected layers."""
+    initialisation: Initialisation = "glorot"
+    """glorot: Glorot and Bengio's uniform. normal: standard deviation 0.01. printed: the paper's variance
+    0.01 to the letter, which diverges. torchvision: its defaults. shallower: first four convolutions and
+    the fully connected layers of `start_from`, the rest normal. checkpoint: every layer of `start_from`."""
+    start_from: str | None = None
+    """Checkpoint folder or run folder that `shallower` and `checkpoint` start from."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """The training crop (paper, section 3.1) and the validation crop."""
+
+    min_scale: int = 256
+    """Least shorter side S of the rescaled training image, in pixels."""
+    max_scale: int = 256
+    """Greatest S; S is drawn uniformly for every image."""
+    test_scale: int = 256
+    """Shorter side Q of the rescaled validation image, of which the centre crop is scored."""
+    mirror: bool = True
+    """Flip half of the training crops left to right."""
+    colour_std: float = 0.1
+    """Standard deviation of the PCA shift of RGB; 0 turns it off."""
+
+
+@dataclass(frozen=True)
+class Optim:
+    """The update."""
+
+    name: Literal["sgd", "adam"] = "sgd"
+    """sgd: with momentum, as the paper. adam: Kingma and Ba's."""
+    lr: float = 0.01
+    """Learning rate before any drop."""
+    momentum: float = 0.9
+    """Momentum of sgd; adam's first beta."""
+    weight_decay: float = 5e-4
+    """L2 penalty on every parameter."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When the learning rate drops and when training gives up."""
+
+    factor: float = 10.0
+    """What the learning rate is divided by at each drop."""
+    max_drops: int = 3
+    """Drops at most; the paper had three."""
+    patience: int = 3
+    """Validations without improvement before a drop."""
+    min_improvement: float = 0.001
+    """Smallest gain in top-1 accuracy (a fraction) that counts as an improvement."""
+    early_stop: int | None = None
+    """Validations without improvement after which training ends. None: never."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """How long, how precisely, how often saved."""
+
+    batch: int = 256
+    """Images of one update, over all workers."""
+    epochs: float = 74.0
+    """Passes over the training set."""
+    steps: int | None = None
+    """Stop after this many updates instead."""
+    precision: Precision = "auto"
+    """auto: bf16 on a GPU that has it, fp16 with a loss scaler on an older one, fp32 on a CPU."""
+    deterministic: bool = False
+    """Use only deterministic GPU kernels, so that a resumed run is bit-identical on a GPU too."""
+    compile: bool = False
+    """Compile the net with torch.compile."""
+    checkpoint_steps: int = 2000
+    """Updates between checkpoints; one is also saved at every validation."""
+    log_steps: int = 20
+    """Updates between progress lines and tracked points."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a trained net is a function of, besides the data and the seed."""
+
+    model: Model = field(default_factory=Model)
+    input: Input = field(default_factory=Input)
+    optim: Optim = field(default_factory=Optim)
+    schedule: Schedule = field(default_factory=Schedule)
+    train: Train = field(default_factory=Train)
+
+    def architecture(self, classes: int) -> Architecture:
+        """The net for data of this many classes. ValueError where the recipe says another number."""
+        if self.model.classes not in (None, classes):
+            raise ValueError(
+                f"the recipe has {self.model.classes} classes, the data {classes}: "
+                f"pass --model.classes {classes} (the run is then tracked as a changed recipe)"
+            )
+        return Architecture(self.model.configuration, classes, self.model.side, self.model.width)
+
+    def total_steps(self, images: int) -> int:
+        """Updates of the whole training on this many training images."""
+        if self.train.steps is not None:
+            return self.train.steps
+        return -int(-(self.train.epochs * images) // self.train.batch)
+
+    def check(self) -> None:
+        """ValueError naming the first flag whose value cannot work, alone or with the others."""
+        model, crop, train = self.model, self.input, self.train
+        Architecture(model.configuration, model.classes or 1, model.side, model.width)
+        rules = [
+            (0 <= model.dropout < 1, "--model.dropout", "a probability below 1"),
+            (crop.min_scale >= model.side, "--input.min-scale", f"at least the crop, {model.side}"),
+            (crop.max_scale >= crop.min_scale, "--input.max-scale", "at least --input.min-scale"),
+            (crop.test_scale >= model.side, "--input.test-scale", f"at least {model.side}"),
+            (crop.colour_std >= 0, "--input.colour-std", "not negative"),
+            (self.optim.lr > 0, "--optim.lr", "positive"),
+            (0 <= self.optim.momentum < 1, "--optim.momentum", "in [0, 1)"),
+            (self.optim.weight_decay >= 0, "--optim.weight-decay", "not negative"),
+            (self.schedule.factor > 1, "--schedule.factor", "greater than 1"),
+            (self.schedule.patience >= 1, "--schedule.patience", "at least 1"),
+            (self.schedule.max_drops >= 0, "--schedule.max-drops", "not negative"),
+            (train.batch >= 1, "--train.batch", "at least 1"),
+            (train.epochs > 0, "--train.epochs", "positive"),
+            (train.steps is None or train.steps >= 1, "--train.steps", "at least 1"),
+            (train.checkpoint_steps >= 1, "--train.checkpoint-steps", "at least 1"),
+            (train.log_steps >= 1, "--train.log-steps", "at least 1"),
+        ]
+        for good, flag, wanted in rules:
+            if not good:
+                raise ValueError(f"{flag} must be {wanted}")
+        needs_start = model.initialisation in ("shallower", "checkpoint")
+        if needs_start and model.start_from is None:
+            raise ValueError(
+                f"--model.initialisation {model.initialisation} needs --model.start-from, "
+                "the checkpoint or run folder to start from (or choose --model.initialisation glorot)"
+            )
+        if model.start_from is not None and not needs_start:
+            raise ValueError(
+                "--model.start-from needs --model.initialisation checkpoint (every layer) "
+                "or shallower (paper, section 3.1)"
+            )

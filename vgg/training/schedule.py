@@ -1,0 +1,37 @@
+"""Divides the learning rate by 10 when validation stalls (paper, section 3.1). Pure: state in, state out."""
+
+from dataclasses import dataclass, replace
+
+from vgg.recipes.schema import Schedule
+
+
+@dataclass(frozen=True)
+class PlateauState:
+    """What the schedule remembers between validations."""
+
+    best_accuracy: float = 0.0
+    drops: int = 0
+    stale: int = 0
+    """Validations since the last improvement or drop."""
+    since_best: int = 0
+    """Validations since the last improvement."""
+
+
+def update_plateau(state: PlateauState, accuracy: float, schedule: Schedule) -> PlateauState:
+    """The state after one more validation of this top-1 accuracy (a fraction)."""
+    if accuracy >= state.best_accuracy + schedule.min_improvement:
+        return replace(state, best_accuracy=accuracy, stale=0, since_best=0)
+    stale, since_best = state.stale + 1, state.since_best + 1
+    if stale >= schedule.patience and state.drops < schedule.max_drops:
+        return replace(state, drops=state.drops + 1, stale=0, since_best=since_best)
+    return replace(state, stale=stale, since_best=since_best)
+
+
+def learning_rate(base: float, state: PlateauState, schedule: Schedule) -> float:
+    """The rate in force after the drops so far."""
+    return base / schedule.factor**state.drops
+
+
+def should_stop_early(state: PlateauState, schedule: Schedule) -> bool:
+    """Whether early stopping ends training here."""
+    return schedule.early_stop is not None and state.since_best >= schedule.early_stop

@@ -1,0 +1,57 @@
+"""The weights that a training starts with: initialised, or taken from another net."""
+
+from collections.abc import Mapping
+
+import torch
+
+from vgg.net.initialise import initialise
+from vgg.net.module import VGG
+from vgg.recipes.schema import Model
+
+# Paper, section 3.1. By name, as the shapes fit: conv2_1 of A sees the 64 channels that block 1 puts out in
+# every configuration, and conv3_1, conv3_2 likewise.
+SHALLOWER_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")
+
+
+def starting_weights(net: VGG, model: Model, seed: int, state: Mapping[str, torch.Tensor] | None) -> None:
+    """What `--model.initialisation` asks for; `state` holds the weights of `--model.start-from`."""
+    if model.initialisation == "checkpoint":
+        assert state is not None
+        start_from_checkpoint(net, state)
+    elif model.initialisation == "shallower":
+        assert state is not None
+        initialise(net, "normal", seed)
+        start_from_shallower(net, state)
+    else:
+        initialise(net, model.initialisation, seed)
+
+
+def start_from_shallower(net: VGG, state: Mapping[str, torch.Tensor]) -> None:
+    """Take A's first four convolutions and its fully connected layers (paper, section 3.1).
+
+    ValueError naming the first layer whose shape differs.
+    """
+    _take(net, state, [f"{layer}.{kind}" for layer in SHALLOWER_LAYERS for kind in ("weight", "bias")])
+
+
+def start_from_checkpoint(net: VGG, state: Mapping[str, torch.Tensor]) -> None:
+    """Take every layer. ValueError naming the first that is missing, differs in shape, or is too many."""
+    _take(net, state, [name for name, _ in net.named_parameters()])
+    if extra := sorted(set(state) - set(dict(net.named_parameters()))):
+        raise ValueError(f"--model.start-from: the checkpoint has {extra[0]}, which this net lacks")
+
+
+def _take(net: VGG, state: Mapping[str, torch.Tensor], names: list[str]) -> None:
+    """All of them or, where one does not fit, none."""
+    for name in names:
+        wanted = net.get_parameter(name)
+        if name not in state or state[name].shape != wanted.shape:
+            there = f"has shape {tuple(state[name].shape)}" if name in state else "is missing"
+            raise ValueError(
+                f"--model.start-from: {name} {there} in the checkpoint, this net "
+                f"({net.architecture.configuration}, side {net.architecture.side}, "
+                f"{net.architecture.classes} classes) wants {tuple(wanted.shape)}"
+            )
+    with torch.no_grad():
+        for name in names:
+            net.get_parameter(name).copy_(state[name])

@@ -1,0 +1,66 @@
+"""Validation while a net trains: the centre crop of every image once, and the divisor is the number seen.
+
+Shapes: B images of a batch, K classes, k the best of them that count as a top-5 hit.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cluster.collectives import sum_over_workers
+from pipelines.loading.batch import Batch, to_input
+
+
+@dataclass(frozen=True)
+class ValidationScores:
+    """Counts over every image seen, by all workers."""
+
+    seen: int
+    top1: int
+    """Images whose best-scored class is the true one."""
+    top5: int
+    """Images whose true class is among the five best (all of them where there are fewer)."""
+    loss: float
+    """Mean cross-entropy in nats."""
+    confusion_KK: torch.Tensor
+    """Images by true class (row) and best-scored class (column), int64, on the CPU."""
+
+    @property
+    def top1_accuracy(self) -> float:
+        """Share of images whose best-scored class is the true one."""
+        return self.top1 / self.seen
+
+    @property
+    def top5_accuracy(self) -> float:
+        """Share of images whose true class is among the five best."""
+        return self.top5 / self.seen
+
+
+@torch.no_grad()
+def validate(
+    net: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    classes: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> ValidationScores:
+    """Score one crop an image; `batches` are this worker's share, the counts everybody's."""
+    counts = torch.zeros(3, dtype=torch.int64, device=device)  # seen, top 1, top 5
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    confusion_KK = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+    for batch in batches:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            scores_BK = net(to_input(batch)).flatten(1)
+        scores_BK, labels_B = scores_BK.float(), batch.labels_B
+        hits_Bk = scores_BK.topk(min(5, classes)).indices == labels_B[:, None]
+        counts += torch.stack([torch.tensor(len(labels_B), device=device), hits_Bk[:, 0].sum(), hits_Bk.sum()])
+        loss += F.cross_entropy(scores_BK, labels_B, reduction="sum")
+        pairs = labels_B * classes + scores_BK.argmax(1)
+        confusion_KK += torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+    seen, top1, top5 = sum_over_workers(counts).tolist()
+    mean_loss = sum_over_workers(loss).item() / max(seen, 1)
+    return ValidationScores(seen, top1, top5, mean_loss, sum_over_workers(confusion_KK).cpu())
