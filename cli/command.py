@@ -1,6 +1,31 @@
 """How every command ends: its exit code, and what it says on standard error."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
+
+from cli.errors import Failure, UserError
+
+
+@contextmanager
+def exit_codes(*, interrupted: str | None = None) -> Iterator[None]:
+    """End the process with 2 for the user's mistake, 1 for a failed job, 130 for Ctrl-C, each in one line.
+
+    `interrupted`: what to say at Ctrl-C; None leaves it to Python. Bugs keep their traceback.
+    """
+    try:
+        yield
+    except UserError as error:
+        sys.exit(print_error(error, 2))
+    except Failure as error:
+        sys.exit(print_error(error, 1))
+    except KeyboardInterrupt:
+        if interrupted is None:
+            raise
+        print(interrupted, file=sys.stderr)
+        sys.exit(130)
 
 
 def print_error(problem: object, code: int) -> int:

@@ -1,0 +1,13 @@
+"""Which errors a command expects. Anything else is a bug: it keeps its traceback, and the exit code is 1."""
+
+
+class UserError(ValueError):
+    """Something that the user can correct: a flag, a file, an address. One line, exit code 2.
+
+    The message names the flag, file or field and says what to do. It is a ValueError, which is what a program
+    that calls the functions itself expects; the commands catch no other ValueError.
+    """
+
+
+class Failure(RuntimeError):
+    """A job that was started and could not be finished, with the reason. One line, exit code 1."""
