@@ -26,10 +26,11 @@ demo: setup  ## pack, train on two workers, evaluate, track; DATA=folder for you
 stop:  ## end the servers that the demo started
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m demo --stop; fi
 
-lint: setup  ## ruff and mypy
+lint: setup  ## ruff, mypy and the contracts on imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 test: lint  ## lint, types and tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -39,6 +40,6 @@ bench-data: setup  ## the input pipeline beside others, and cores for a rate; PE
 	$(BIN)/python -m benchmarks.stall
 
 clean:  ## remove what the demo and the tools made; .venv stays
-	rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .demo .mypy_cache .import_linter_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: help setup demo stop lint test bench-data clean

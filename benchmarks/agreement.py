@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 
+from cluster.layout import Worker
+from cluster.parallel.ddp import DDPReducer
 from vgg.net.architecture import Architecture
 from vgg.net.initialise import initialise
 from vgg.net.module import VGG
+from vgg.net.precision import MixedPrecision
 from vgg.net.torchvision import to_torchvision
 from vgg.recipes.schema import Optim
 from vgg.training.dropout import dropout_masks
@@ -73,16 +76,13 @@ def update(
     with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         scores_BK = net(images_BCHW).flatten(1)
     losses = train_step(
-        net,
+        DDPReducer(net, Worker(0, 1, 0, device, 1), batch, None, images_BCHW[:1]),
         make_optimizer(net, Optim()),
+        MixedPrecision(dtype, device),
         images_BCHW,
         labels_B,
         dropout_masks(0, 0, range(batch), net.hidden, 0.5, device=device, dtype=dtype),
-        batch=batch,
-        pieces=[slice(0, batch)],
         lr=0.01,
-        dtype=dtype,
-        scaler=torch.amp.GradScaler(device.type, enabled=False),
     )
     gradients = {name: p.grad.float().cpu() for name, p in net.named_parameters() if p.grad is not None}
     return Update(scores_BK.float().cpu(), losses.sum().item(), gradients)

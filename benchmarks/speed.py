@@ -10,8 +10,11 @@ from torch import nn
 
 from benchmarks.agreement import inputs, starting_state
 from benchmarks.roofline import least_step_seconds, seconds_per_call, synchronize
+from cluster.layout import Worker
+from cluster.parallel.ddp import DDPReducer
 from vgg.net.architecture import Architecture, training_flops
 from vgg.net.module import VGG
+from vgg.net.precision import MixedPrecision
 from vgg.recipes.schema import Optim
 from vgg.training.dropout import dropout_masks
 from vgg.training.optimizer import make_optimizer
@@ -47,27 +50,16 @@ def speed(
     # So small a rate that noise cannot make the loss diverge: NaNs draw less power and run faster.
     lr = 1e-6
     optimizer = make_optimizer(net, Optim(lr=lr))
-    scaler = torch.amp.GradScaler(device.type, enabled=False)
+    precision = MixedPrecision(torch.bfloat16, device)
     images_BCHW, labels_B = inputs(architecture, batch, device)
     images_BCHW = images_BCHW.contiguous(memory_format=layout)
-    pieces = [slice(first, first + micro_batch) for first in range(0, batch, micro_batch)]
+    reducer = DDPReducer(forward, Worker(0, 1, 0, device, 1), batch, micro_batch, images_BCHW[:1])
     steps, losses = 0, torch.zeros(1)
 
     def step() -> None:
         nonlocal steps, losses
         masks = dropout_masks(0, steps, range(batch), net.hidden, 0.5, device=device, dtype=torch.bfloat16)
-        losses = train_step(
-            forward,
-            optimizer,
-            images_BCHW,
-            labels_B,
-            masks,
-            batch=batch,
-            pieces=pieces,
-            lr=lr,
-            dtype=torch.bfloat16,
-            scaler=scaler,
-        )
+        losses = train_step(reducer, optimizer, precision, images_BCHW, labels_B, masks, lr=lr)
         steps += 1
 
     started = time.perf_counter()

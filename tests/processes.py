@@ -10,20 +10,21 @@ import torch
 import torch.distributed as dist
 
 from cluster.layout import Layout, Worker
+from pipelines.shards.manifest import read_manifest
 from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Recipe
+from vgg.tracking.observers import training_observers
 from vgg.training.job import Job, Outcome
 from vgg.training.loop import train
+from vgg.training.plan import TrainingPlan
 
 
-def job(data: Path, out: Path, recipe: Recipe | None = None, **changes) -> Job:
+def job(data: Path, out: Path, recipe: Recipe | None = None, seed: int = 0, **changes) -> Job:
     """A training of the digits recipe, untracked."""
+    manifest = read_manifest(data)
     base = Job(
-        recipe=recipe or RECIPES["digits"][1],
-        recipe_name="digits",
-        data=str(data),
+        plan=TrainingPlan.resolve("digits", recipe or RECIPES["digits"][1], seed, str(data), manifest),
         out=str(out),
-        seed=0,
         layout=Layout(),
         uid="0" * 32,
         tracking_uri=None,
@@ -58,6 +59,6 @@ def _run(rank: int, world: int, port: int, what: Job) -> Outcome:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     try:
-        return train(Worker(rank, world, rank, torch.device("cpu"), 1), what)
+        return train(Worker(rank, world, rank, torch.device("cpu"), 1), what, training_observers)
     finally:
         dist.destroy_process_group()

@@ -1,4 +1,11 @@
-"""Gradients summed by PyTorch's DistributedDataParallel, while others are still computed."""
+"""Gradients summed by PyTorch's DistributedDataParallel while others are still being computed.
+
+Shapes: L leaves of the batch, here one.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 
 import torch
 import torch.distributed as dist
@@ -6,16 +13,45 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cluster.layout import Worker
+from cluster.partition import micro_batches, rank_slice
 
 
-def data_parallel(net: nn.Module, worker: Worker, example: torch.Tensor) -> nn.Module:
-    """The net with its gradients summed over workers at each backward pass; `example` is an input of one row.
+class DDPReducer:
+    """A worker's even share of the batch; gradients are summed over workers in the last backward pass."""
+
+    def __init__(
+        self, net: nn.Module, worker: Worker, batch: int, micro_batch: int | None, example: torch.Tensor
+    ) -> None:
+        """`example`: an input of one row. `micro_batch`: rows of a pass at most; None: all of this worker's."""
+        self.batch, self.rows = batch, rank_slice(worker.rank, worker.world, batch)
+        self.module = net if worker.world == 1 else _distributed(net, worker, example)
+        self._micro_batches = micro_batches(range(len(self.rows)), micro_batch)
+
+    def backward(
+        self, loss_of_rows: Callable[[slice], torch.Tensor], scaler: torch.amp.GradScaler
+    ) -> torch.Tensor:
+        """See `GradientReducer.backward`."""
+        losses = []
+        for rows in self._micro_batches:
+            with nullcontext() if rows == self._micro_batches[-1] else self._local_only():
+                loss = loss_of_rows(rows)
+                scaler.scale(loss).backward()
+            losses.append(loss.detach())
+        return reduce(torch.add, losses)[None]
+
+    def _local_only(self) -> AbstractContextManager[None]:
+        """Within it gradients are accumulated on this worker alone."""
+        if isinstance(self.module, DistributedDataParallel):
+            return self.module.no_sync()
+        return nullcontext()
+
+
+def _distributed(net: nn.Module, worker: Worker, example: torch.Tensor) -> DistributedDataParallel:
+    """The net with its gradients summed over workers at each backward pass.
 
     DDP divides by the number of workers, which is the exact mean over the batch only when they share it
     evenly; a plain sum lets the loss carry the exact weights instead.
     """
-    if worker.world == 1:
-        return net
     devices = [worker.device] if worker.device.type == "cuda" else None
     ddp = DistributedDataParallel(net, device_ids=devices, gradient_as_bucket_view=True)
     ddp.register_comm_hook(None, _sum_gradients)

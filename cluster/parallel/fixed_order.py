@@ -1,20 +1,21 @@
 """Gradients summed in one fixed order, whatever the number of workers.
 
-A batch is cut into `LEAVES` parts. The gradient of each is computed alone, and the parts are added up along one
-binary tree: ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)). A worker adds up the subtrees that it holds whole; what
-is left is exchanged in slices, each worker finishing the tree for its own slice. So 1, 2, 3 … 8 workers end
-with the very same bytes, where a ring adds up in an order of its own for each number of them.
+A batch is divided into `LEAVES` parts. The gradient of each is computed separately, and they are added along
+one binary tree: ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)). A worker adds the subtrees that it holds completely;
+the rest is exchanged in slices, each worker finishing the tree for its own slice. So 1, 2, 3 … 8 workers end
+with the same bytes, where the order of a ring all-reduce depends on their number.
 
-Shapes: P numbers in all gradients, padded to a multiple of the workers; N nodes of the tree.
+Shapes: P numbers in all gradients, padded to a multiple of the workers; L leaves.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from cluster.layout import Layout, Worker
+from cluster.layout import Worker
+from cluster.partition import micro_batches, rank_slice
 
 LEAVES = 8
 
@@ -23,15 +24,8 @@ Node = tuple[int, int]
 """First leaf of a subtree, and how many it has: a power of two that divides the first."""
 
 
-def leaves_of(rank: int, world: int) -> range:
-    """The leaves that a worker computes; at most one more than another."""
-    each, left = divmod(LEAVES, world)
-    first = rank * each + min(rank, left)
-    return range(first, first + each + (rank < left))
-
-
 def nodes_of(leaves: Iterable[int]) -> list[Node]:
-    """The largest subtrees that cover consecutive leaves."""
+    """The largest complete subtrees that cover consecutive leaves."""
     nodes: list[Node] = []
     for leaf in leaves:
         nodes.append((leaf, 1))
@@ -41,18 +35,48 @@ def nodes_of(leaves: Iterable[int]) -> list[Node]:
     return nodes
 
 
+class FixedOrderReducer:
+    """Whole leaves of the batch on each worker, so that each leaf is computed alike wherever it lies."""
+
+    def __init__(self, net: nn.Module, worker: Worker, batch: int, micro_batch: int | None) -> None:
+        """`micro_batch`: rows of a pass at most; None: a whole leaf."""
+        self.module, self.batch, self._device = net, batch, worker.device
+        leaves = rank_slice(worker.rank, worker.world, LEAVES)
+        rows_of_leaf = [rank_slice(leaf, LEAVES, batch) for leaf in leaves]
+        first, stop = rows_of_leaf[0].start, rows_of_leaf[-1].stop
+        self.rows = range(first, stop)
+        self._leaves = [
+            (leaf, micro_batches(range(rows.start - first, rows.stop - first), micro_batch))
+            for leaf, rows in zip(leaves, rows_of_leaf, strict=True)
+        ]
+        self._tree = TreeSum(net.parameters(), worker.rank, worker.world)
+
+    def backward(
+        self, loss_of_rows: Callable[[slice], torch.Tensor], scaler: torch.amp.GradScaler
+    ) -> torch.Tensor:
+        """See `GradientReducer.backward`."""
+        losses_L = torch.zeros(LEAVES, device=self._device)
+        for leaf, slices in self._leaves:
+            for rows in slices:
+                loss = loss_of_rows(rows)
+                scaler.scale(loss).backward()
+                losses_L[leaf] += loss.detach()
+            self._tree.add_leaf(leaf)
+        self._tree.all_reduce()
+        return losses_L
+
+
 class TreeSum:
-    """Takes the gradients of one leaf after another, then puts the sum over all workers in their place."""
+    """Takes the gradients of one leaf after another, then replaces them by the sum over all workers."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], rank: int, world: int) -> None:
         self._parameters = list(parameters)
         self._rank, self._world = rank, world
-        self.leaves = leaves_of(rank, world)
         size = sum(parameter.numel() for parameter in self._parameters)
         self._padding = -size % world
         self._held: list[tuple[Node, torch.Tensor]] = []
 
-    def take(self, leaf: int) -> None:
+    def add_leaf(self, leaf: int) -> None:
         """Add the gradients of this worker's next leaf to the tree, and clear them."""
         parts = [parameter.grad.flatten() for parameter in self._parameters if parameter.grad is not None]
         assert len(parts) == len(self._parameters)
@@ -61,7 +85,7 @@ class TreeSum:
             parameter.grad = None
         _add(self._held, (leaf, 1), flat_P)
 
-    def finish(self) -> None:
+    def all_reduce(self) -> None:
         """Leave the sum over all leaves of all workers as the parameters' gradients."""
         mine = [flat_P for _, flat_P in self._held]
         self._held = []
@@ -73,7 +97,7 @@ class TreeSum:
             place += parameter.numel()
 
     def _exchange(self, mine: list[torch.Tensor]) -> torch.Tensor:
-        nodes = [nodes_of(leaves_of(rank, self._world)) for rank in range(self._world)]
+        nodes = [nodes_of(rank_slice(rank, self._world, LEAVES)) for rank in range(self._world)]
         slice_size = len(mine[0]) // self._world
         sent = torch.stack([flat_P.view(self._world, slice_size) for flat_P in mine], dim=1).flatten()
         counts = [len(each) * slice_size for each in nodes]
@@ -99,12 +123,3 @@ def _add(held: list[tuple[Node, torch.Tensor]], node: Node, values: torch.Tensor
 
 def _siblings(left: Node, right: Node) -> bool:
     return left[1] == right[1] and left[0] % (2 * left[1]) == 0 and right[0] == left[0] + left[1]
-
-
-def uses_fixed_order(layout: Layout, worker: Worker, batch: int) -> bool:
-    """Whether gradients are added up along the fixed tree."""
-    possible = worker.world <= LEAVES <= batch
-    assert possible or layout.reduce != "fixed-order"
-    if layout.reduce == "auto":
-        return possible and worker.device.type == "cpu"
-    return layout.reduce == "fixed-order"

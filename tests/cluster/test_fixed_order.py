@@ -6,12 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.parallel.fixed_order import LEAVES, TreeSum, leaves_of, nodes_of
+from cluster.parallel.fixed_order import LEAVES, TreeSum, nodes_of
+from cluster.partition import rank_slice
 
 
 @pytest.mark.parametrize("world", range(1, LEAVES + 1))
 def test_leaves_are_shared_out_whole(world):
-    shares = [leaves_of(rank, world) for rank in range(world)]
+    shares = [rank_slice(rank, world, LEAVES) for rank in range(world)]
     assert [leaf for leaves in shares for leaf in leaves] == list(range(LEAVES))
     sizes = [len(leaves) for leaves in shares]
     assert max(sizes) - min(sizes) <= 1
@@ -38,9 +39,9 @@ def test_one_worker_adds_up_along_the_tree(values):
     tree = TreeSum([parameter], rank=0, world=1)
     for leaf, value in enumerate(values):
         parameter.grad = torch.tensor([value])
-        tree.take(leaf)
+        tree.add_leaf(leaf)
         assert parameter.grad is None
-    tree.finish()
+    tree.all_reduce()
     a, b, c, d, e, f, g, h = np.array(values, np.float32)
     wanted = ((a + b) + (c + d)) + ((e + f) + (g + h))
     assert parameter.grad is not None
@@ -54,8 +55,8 @@ def test_gradients_come_back_in_their_parameters_shape_and_layout():
     for leaf in range(LEAVES):
         for parameter, gradient in zip(convolution.parameters(), wanted, strict=True):
             parameter.grad = gradient.clone()
-        tree.take(leaf)
-    tree.finish()
+        tree.add_leaf(leaf)
+    tree.all_reduce()
     for parameter, gradient in zip(convolution.parameters(), wanted, strict=True):
         assert torch.equal(parameter.grad, 8 * gradient)
         assert parameter.grad.stride() == parameter.stride()

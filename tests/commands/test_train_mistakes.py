@@ -5,8 +5,13 @@ import shutil
 
 import pytest
 
+from pipelines.shards.manifest import read_manifest
 from pipelines.storage.folder import Folder
 from vgg import train
+from vgg.recipes.registry import RECIPES
+from vgg.tracking.observers import training_observers
+from vgg.training.plan import TrainingPlan
+from vgg.training.run_folder import claim_folder
 from vgg.weights import checkpoint
 from vgg.weights.state import model_state
 
@@ -103,18 +108,15 @@ def test_damaged_manifest(call, digits, tmp_path):
 @pytest.mark.parametrize("flags", [["--seed", "1"], ["--optim.lr", "0.5"], ["--model.configuration", "B"]])
 def test_a_folder_of_another_training(call, digits, tmp_path, flags):
     out = tmp_path / "out"
-    identity = train.claim(
-        Folder(str(out)),
-        train.TrainOptions("digits", train.RECIPES["digits"][1], data=str(digits), out=str(out)),
-        train.read_manifest(digits),
-    )
+    plan = TrainingPlan.resolve("digits", RECIPES["digits"][1], 0, str(digits), read_manifest(digits))
+    uid = claim_folder(Folder(str(out)), plan)
     before = (out / "run.json").read_bytes()
     code, said = call("digits", "--data", digits, "--out", out, *flags)
     assert code == 2
     assert "holds another training" in said
     assert flags[0].removeprefix("--") in said
     assert (out / "run.json").read_bytes() == before
-    assert json.loads(before)["uid"] == identity
+    assert json.loads(before)["uid"] == uid
 
 
 def test_dry_run_prints_and_starts_nothing(monkeypatch, capsys, tmp_path):
@@ -147,11 +149,11 @@ def test_start_from_a_checkpoint_of_another_configuration(digits, tmp_path):
     initialise(net, "glorot", 0)
     state = checkpoint.Checkpoint(1, model_state(net), {}, torch.zeros(1), {})
     checkpoint.write(Folder(str(tmp_path / "a")), state, best=True)
-    recipe = train.RECIPES["digits"][1]
+    recipe = RECIPES["digits"][1]
     model = replace(recipe.model, configuration="B", initialisation="checkpoint")
     recipe = replace(recipe, model=replace(model, start_from=str(tmp_path / "a")))
     worker = Worker(0, 1, 0, torch.device("cpu"), 1)
-    outcome = train_on_worker(worker, job(digits, tmp_path / "out", recipe))
+    outcome = train_on_worker(worker, job(digits, tmp_path / "out", recipe), training_observers)
     assert outcome.users_mistake
     assert "conv1_2" in outcome.problem
     assert not (tmp_path / "out").exists()

@@ -8,10 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cluster.layout import Worker
+from cluster.parallel.ddp import DDPReducer
+from vgg.net.precision import MixedPrecision
 from vgg.recipes.schema import Optim
 from vgg.training.dropout import dropout_masks
 from vgg.training.optimizer import make_optimizer
-from vgg.training.step import micro_batches, train_step
+from vgg.training.step import train_step
 
 CPU = torch.device("cpu")
 
@@ -49,22 +52,12 @@ def batch_of(rows, dtype=torch.float32):
 def update(net, rows, micro_batch, steps=3, optim=None, dtype=torch.float32):
     """`steps` updates on one batch."""
     optimizer = make_optimizer(net, optim or Optim(lr=0.1))
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    reducer = DDPReducer(net, Worker(0, 1, 0, CPU, 1), rows, micro_batch, torch.zeros(1))
+    precision = MixedPrecision(dtype, CPU)
     images_BCHW, labels_B, masks = batch_of(rows, next(net.parameters()).dtype)
     losses = []
     for _ in range(steps):
-        loss = train_step(
-            net,
-            optimizer,
-            images_BCHW,
-            labels_B,
-            masks,
-            batch=rows,
-            pieces=micro_batches(0, rows, micro_batch),
-            lr=0.1,
-            dtype=dtype,
-            scaler=scaler,
-        )
+        loss = train_step(reducer, optimizer, precision, images_BCHW, labels_B, masks, lr=0.1)
         losses.append(loss.sum().item())
     return losses
 

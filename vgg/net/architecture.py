@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from cli.errors import UserError
+
 CHANNELS = (64, 128, 256, 512, 512)
 
 
@@ -32,16 +34,16 @@ class Architecture:
     """Factor on every number of channels and hidden units; they stay multiples of 8."""
 
     def __post_init__(self) -> None:
-        """ValueError naming the flag whose value makes no net."""
+        """UserError naming the flag whose value makes no net."""
         if self.configuration not in CONFIGURATIONS:
             known = ", ".join(CONFIGURATIONS)
-            raise ValueError(f"--model.configuration {self.configuration} is not one of {known} (table 1)")
+            raise UserError(f"--model.configuration {self.configuration} is not one of {known} (table 1)")
         if self.side < 32 or self.side % 32:
-            raise ValueError(f"--model.side {self.side} must be a multiple of 32: five poolings halve it")
+            raise UserError(f"--model.side {self.side} must be a multiple of 32: five poolings halve it")
         if self.classes < 1:
-            raise ValueError(f"--model.classes {self.classes} must be at least 1")
+            raise UserError(f"--model.classes {self.classes} must be at least 1")
         if not 0 < self.width <= 8:
-            raise ValueError(f"--model.width {self.width} must lie in (0, 8]")
+            raise UserError(f"--model.width {self.width} must lie in (0, 8]")
 
     def scaled(self, units: int) -> int:
         """Channels or hidden units at this width."""

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cli.errors import UserError
 from vgg.net.architecture import HIDDEN, Architecture, layers
 
 
@@ -52,10 +53,10 @@ class VGG(nn.Module):
         return units, units
 
     def features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """The last feature map, [B, C, H // 32, W // 32]. ValueError for an image smaller than the crop."""
+        """The last feature map, [B, C, H // 32, W // 32]. UserError for an image smaller than the crop."""
         if min(images_BCHW.shape[2:]) < self.architecture.side:
             height, width = images_BCHW.shape[2:]
-            raise ValueError(
+            raise UserError(
                 f"an image of {height}x{width} pixels is smaller than the net's crop, "
                 f"{self.architecture.side}: rescale it"
             )
@@ -77,7 +78,7 @@ class VGG(nn.Module):
 
         `masks_BF`: dropout masks of fc6 and fc7, 0 or 1/(1 - p), for crops only.
 
-        ValueError for an image smaller than the crop.
+        UserError for an image smaller than the crop.
         """
         return self.classify(self.features(images_BCHW), masks_BF)
 

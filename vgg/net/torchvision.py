@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
+from cli.errors import UserError
 from vgg.net.architecture import Architecture, layers
 from vgg.net.module import VGG
 
@@ -11,10 +12,10 @@ from vgg.net.module import VGG
 def torchvision_names(architecture: Architecture) -> dict[str, str]:
     """Our parameter -> torchvision's, where a ReLU follows every convolution and counts as a place.
 
-    ValueError for A-LRN and C, which torchvision lacks.
+    UserError for A-LRN and C, which torchvision lacks.
     """
     if architecture.configuration in ("A-LRN", "C"):
-        raise ValueError(f"torchvision has no configuration {architecture.configuration}, only A, B, D and E")
+        raise UserError(f"torchvision has no configuration {architecture.configuration}, only A, B, D and E")
     places, place = {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}, 0
     for layer in layers(architecture):
         if layer.kind == "conv":
@@ -29,7 +30,7 @@ def torchvision_names(architecture: Architecture) -> dict[str, str]:
 def to_torchvision(net: VGG) -> dict[str, torch.Tensor]:
     """The net's parameters, not copied, under the names of torchvision's vgg11, vgg13, vgg16 or vgg19.
 
-    ValueError for A-LRN and C, which torchvision lacks.
+    UserError for A-LRN and C, which torchvision lacks.
     """
     state = net.state_dict()
     return {theirs: state[ours] for ours, theirs in torchvision_names(net.architecture).items()}
@@ -37,7 +38,7 @@ def to_torchvision(net: VGG) -> dict[str, torch.Tensor]:
 
 def load_torchvision(net: VGG, state: Mapping[str, torch.Tensor]) -> None:
     """Take the parameters of torchvision's vgg11, vgg13, vgg16 or vgg19 (its published ones expect pixels
-    divided by 255 and standardised). ValueError naming the first that is missing or does not fit.
+    divided by 255 and standardised). UserError naming the first that is missing or does not fit.
     """
     names = torchvision_names(net.architecture)
     what = f"a state dict of configuration {net.architecture.configuration} at side {net.architecture.side}"
@@ -45,7 +46,7 @@ def load_torchvision(net: VGG, state: Mapping[str, torch.Tensor]) -> None:
         wanted = net.get_parameter(ours).shape
         if theirs not in state or state[theirs].shape != wanted:
             there = f"has shape {tuple(state[theirs].shape)}" if theirs in state else "is missing"
-            raise ValueError(f"not {what}: {theirs} {there}, wanted {tuple(wanted)} for {ours}")
+            raise UserError(f"not {what}: {theirs} {there}, wanted {tuple(wanted)} for {ours}")
     if extra := sorted(set(state) - set(names.values())):
-        raise ValueError(f"not {what}: it also has {extra[0]}")
+        raise UserError(f"not {what}: it also has {extra[0]}")
     net.load_state_dict({ours: state[theirs] for ours, theirs in names.items()})

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cli.errors import UserError
 from vgg.net.architecture import Architecture
 from vgg.net.precision import Precision
 
@@ -110,9 +111,9 @@ class Recipe:
     train: Train = field(default_factory=Train)
 
     def architecture(self, classes: int) -> Architecture:
-        """The net for data of this many classes. ValueError where the recipe says another number."""
+        """The net for data of this many classes. UserError where the recipe says another number."""
         if self.model.classes not in (None, classes):
-            raise ValueError(
+            raise UserError(
                 f"the recipe has {self.model.classes} classes, the data {classes}: "
                 f"pass --model.classes {classes} (the run is then tracked as a changed recipe)"
             )
@@ -125,7 +126,7 @@ class Recipe:
         return -int(-(self.train.epochs * images) // self.train.batch)
 
     def check(self) -> None:
-        """ValueError naming the first flag whose value cannot work, alone or with the others."""
+        """UserError naming the first flag whose value cannot work, alone or with the others."""
         model, crop, train = self.model, self.input, self.train
         Architecture(model.configuration, model.classes or 1, model.side, model.width)
         rules = [
@@ -148,15 +149,15 @@ class Recipe:
         ]
         for good, flag, wanted in rules:
             if not good:
-                raise ValueError(f"{flag} must be {wanted}")
+                raise UserError(f"{flag} must be {wanted}")
         needs_start = model.initialisation in ("shallower", "checkpoint")
         if needs_start and model.start_from is None:
-            raise ValueError(
+            raise UserError(
                 f"--model.initialisation {model.initialisation} needs --model.start-from, "
                 "the checkpoint or run folder to start from (or choose --model.initialisation glorot)"
             )
         if model.start_from is not None and not needs_start:
-            raise ValueError(
+            raise UserError(
                 "--model.start-from needs --model.initialisation checkpoint (every layer) "
                 "or shallower (paper, section 3.1)"
             )

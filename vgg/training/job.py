@@ -1,26 +1,22 @@
-"""What a training is asked, what it goes through, and how it ends."""
+"""A training as its workers receive it, and how it ends."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from cluster.layout import Layout
-from vgg.recipes.schema import Recipe
+from vgg.training.plan import TrainingPlan
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training, as its workers are told of it."""
+    """A plan, and where and how it runs."""
 
-    recipe: Recipe
-    recipe_name: str
-    data: str
-    """Folder of the packed data set, the same on every node."""
+    plan: TrainingPlan
     out: str
     """The run's folder: a path or URI that every node reaches."""
-    seed: int
     layout: Layout
     uid: str
-    """The same for every attempt at this training."""
+    """Of the run; the same for every attempt at it."""
     tracking_uri: str | None
     experiment: str
 

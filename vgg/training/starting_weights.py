@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
+from cli.errors import UserError
 from vgg.net.initialise import initialise
 from vgg.net.module import VGG
 from vgg.recipes.schema import Model
@@ -29,16 +30,16 @@ def starting_weights(net: VGG, model: Model, seed: int, state: Mapping[str, torc
 def start_from_shallower(net: VGG, state: Mapping[str, torch.Tensor]) -> None:
     """Take A's first four convolutions and its fully connected layers (paper, section 3.1).
 
-    ValueError naming the first layer whose shape differs.
+    UserError naming the first layer whose shape differs.
     """
     _take(net, state, [f"{layer}.{kind}" for layer in SHALLOWER_LAYERS for kind in ("weight", "bias")])
 
 
 def start_from_checkpoint(net: VGG, state: Mapping[str, torch.Tensor]) -> None:
-    """Take every layer. ValueError naming the first that is missing, differs in shape, or is too many."""
+    """Take every layer. UserError naming the first that is missing, differs in shape, or is too many."""
     _take(net, state, [name for name, _ in net.named_parameters()])
     if extra := sorted(set(state) - set(dict(net.named_parameters()))):
-        raise ValueError(f"--model.start-from: the checkpoint has {extra[0]}, which this net lacks")
+        raise UserError(f"--model.start-from: the checkpoint has {extra[0]}, which this net lacks")
 
 
 def _take(net: VGG, state: Mapping[str, torch.Tensor], names: list[str]) -> None:
@@ -47,7 +48,7 @@ def _take(net: VGG, state: Mapping[str, torch.Tensor], names: list[str]) -> None
         wanted = net.get_parameter(name)
         if name not in state or state[name].shape != wanted.shape:
             there = f"has shape {tuple(state[name].shape)}" if name in state else "is missing"
-            raise ValueError(
+            raise UserError(
                 f"--model.start-from: {name} {there} in the checkpoint, this net "
                 f"({net.architecture.configuration}, side {net.architecture.side}, "
                 f"{net.architecture.classes} classes) wants {tuple(wanted.shape)}"

@@ -1,5 +1,8 @@
-"""What a training has been through so far."""
+"""What changes from update to update, besides the tensors, and the timing of one attempt."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,18 +11,46 @@ from vgg.training.schedule import PlateauState
 
 @dataclass
 class TrainerState:
-    """What a training has been through; kept in every checkpoint."""
+    """The history of a training, kept in every checkpoint."""
 
     step: int = 0
+    """Updates made."""
     losses: list[float] = field(default_factory=list)
-    """Mean loss of each step, in nats."""
+    """Mean loss of each update, in nats."""
     validations: list[dict[str, Any]] = field(default_factory=list)
     """Each with step, epoch, lr, loss, top1, top5 (fractions) and the images seen."""
     plateau: PlateauState = field(default_factory=PlateauState)
     resumed_from: list[int] = field(default_factory=list)
-    """Step at which each further attempt took up."""
+    """Step that each further attempt resumed from."""
 
     @property
     def best(self) -> dict[str, Any] | None:
         """The first validation with the highest top-1 accuracy."""
         return max(self.validations, key=lambda v: v["top1"], default=None)
+
+
+class StepTimer:
+    """Seconds spent in updates, and of these in waiting for data, without validations and checkpoints."""
+
+    def __init__(self) -> None:
+        self.seconds, self.data_wait_seconds, self.steps = 0.0, 0.0, 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a window of updates."""
+        self._started, self._waited = time.perf_counter(), 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the block as waiting for data."""
+        started = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - started
+
+    def stop(self, steps: int) -> tuple[float, float]:
+        """End a window of so many updates; its seconds, and those of them spent waiting for data."""
+        seconds, waited = time.perf_counter() - self._started, self._waited
+        self.seconds += seconds
+        self.data_wait_seconds += waited
+        self.steps += steps
+        return seconds, waited

@@ -1,6 +1,6 @@
-"""Validation while a net trains: the centre crop of every image once, and the divisor is the number seen.
+"""Validation during a training: the centre crop of every image once; the divisor is the number seen.
 
-Shapes: B images of a batch, K classes, k the best of them that count as a top-5 hit.
+Shapes: B images of a batch, K classes, k best-scored classes that count as a top-5 hit.
 """
 
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ from torch import nn
 
 from cluster.collectives import sum_over_workers
 from pipelines.loading.batch import Batch, to_input
+from vgg.net.precision import MixedPrecision
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ def validate(
     *,
     classes: int,
     device: torch.device,
-    dtype: torch.dtype,
+    precision: MixedPrecision,
 ) -> ValidationScores:
-    """Score one crop an image; `batches` are this worker's share, the counts everybody's."""
+    """Score one crop of each image; `batches` are this worker's share, the scores are over all workers'."""
     counts = torch.zeros(3, dtype=torch.int64, device=device)  # seen, top 1, top 5
     loss = torch.zeros((), dtype=torch.float64, device=device)
     confusion_KK = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     for batch in batches:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with precision.autocast():
             scores_BK = net(to_input(batch)).flatten(1)
         scores_BK, labels_B = scores_BK.float(), batch.labels_B
         hits_Bk = scores_BK.topk(min(5, classes)).indices == labels_B[:, None]

@@ -1,0 +1,47 @@
+"""Which reducer a layout asks for, and whether the layout can work at all."""
+
+import torch
+from torch import nn
+
+from cli.errors import UserError
+from cluster.layout import Layout, Worker
+from cluster.parallel.ddp import DDPReducer
+from cluster.parallel.fixed_order import LEAVES, FixedOrderReducer
+from cluster.parallel.reducer import GradientReducer
+
+
+def gradient_reducer(
+    net: nn.Module, worker: Worker, layout: Layout, batch: int, example: torch.Tensor
+) -> GradientReducer:
+    """The reducer of `--layout.reduce`; `example` is an input of one row on the worker's device."""
+    if uses_fixed_order(layout, worker, batch):
+        return FixedOrderReducer(net, worker, batch, layout.micro_batch)
+    return DDPReducer(net, worker, batch, layout.micro_batch, example)
+
+
+def uses_fixed_order(layout: Layout, worker: Worker, batch: int) -> bool:
+    """Whether gradients are added along the fixed tree; `auto` does so on CPUs, where nothing can overlap."""
+    possible = worker.world <= LEAVES <= batch
+    assert possible or layout.reduce != "fixed-order"
+    if layout.reduce == "auto":
+        return possible and worker.device.type == "cpu"
+    return layout.reduce == "fixed-order"
+
+
+def check_layout(layout: Layout, batch: int) -> None:
+    """UserError naming the first flag whose value cannot work for a global batch of so many rows."""
+    rules = [
+        (
+            layout.reduce != "fixed-order" or layout.workers <= LEAVES <= batch,
+            "--layout.reduce",
+            f"ddp for more than {LEAVES} workers or a batch of fewer than {LEAVES}",
+        ),
+        (1 <= layout.workers <= batch, "--layout.workers", f"from 1 to the batch of {batch}"),
+        (layout.micro_batch is None or layout.micro_batch >= 1, "--layout.micro-batch", "at least 1"),
+        (layout.cpus_per_worker >= 1, "--layout.cpus-per-worker", "at least 1"),
+        (layout.prefetch >= 1, "--layout.prefetch", "at least 1"),
+        (layout.max_failures >= 0, "--layout.max-failures", "not negative"),
+    ]
+    for good, flag, wanted in rules:
+        if not good:
+            raise UserError(f"{flag} must be {wanted}")

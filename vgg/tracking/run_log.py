@@ -1,0 +1,58 @@
+"""The run's log: a line for everything that happens in a training."""
+
+from datetime import timedelta
+
+from vgg.training.events import Event, RunContext, Started, StepsDone, Validated
+
+
+class RunLog:
+    """Prints the progress of a training on standard output."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context, self._plan = context, context.job.plan
+
+    def handle(self, event: Event) -> None:
+        """Print what the event says."""
+        match event:
+            case Started():
+                self._print_start()
+            case StepsDone():
+                self._print_steps(event)
+            case Validated(step, scores):
+                print_line(
+                    f"validation at step {step:,}: top-1 {scores.top1_accuracy:.2%}, "
+                    f"top-5 {scores.top5_accuracy:.2%}, loss {scores.loss:.4f} on {scores.seen:,} images"
+                )
+
+    def _print_start(self) -> None:
+        context, plan = self._context, self._plan
+        changes = "".join(f", {key} {new} (recipe: {old})" for key, (old, new) in plan.difference.items())
+        print_line(f"{plan.recipe_name}{changes}")
+        print_line(
+            f"configuration {plan.architecture.configuration}, side {plan.architecture.side}, "
+            f"{plan.train_images:,} training and {plan.val_images:,} validation images of "
+            f"{plan.architecture.classes} classes, {plan.total_steps:,} steps on "
+            f"{context.worker.world} worker(s), {context.worker.device.type}, {context.precision.name}"
+        )
+        for reason in context.skipped_checkpoints:
+            print_line(f"checkpoint skipped: {reason}")
+        if context.resumed_from is not None:
+            print_line(f"resumed from step {context.resumed_from:,} of {context.job.out}")
+        if context.job.tracking_uri is None:
+            print_line("not tracked: give --track or set MLFLOW_TRACKING_URI")
+
+    def _print_steps(self, event: StepsDone) -> None:
+        steps, plan = len(event.losses), self._plan
+        left_seconds = (plan.total_steps - event.step) * event.seconds / steps
+        images_per_s = steps * plan.recipe.train.batch / event.seconds
+        print_line(
+            f"step {event.step:,}/{plan.total_steps:,}  epoch {plan.epochs(event.step):.2f}  "
+            f"loss {event.losses[-1]:.4f}  lr {event.lr:g}  {images_per_s:,.0f} images/s  "
+            f"data wait {event.data_wait_seconds / event.seconds:.0%}  "
+            f"{timedelta(seconds=round(left_seconds))} left"
+        )
+
+
+def print_line(text: str) -> None:
+    """A line of the log, at once."""
+    print(text, flush=True)

@@ -1,0 +1,120 @@
+"""A training as a run of MLflow: its parameters, curves, pictures, result and best net."""
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipelines.storage.folder import Folder
+from vgg.recipes.difference import flatten
+from vgg.tracking.records import RunInfo
+from vgg.tracking.run_log import print_line
+from vgg.tracking.sender import now
+from vgg.tracking.tracker import Tracker
+from vgg.tracking.training_pictures import TrainingPictures
+from vgg.training.events import Event, Finished, FirstBatch, RunContext, StepsDone, Validated
+from vgg.weights import checkpoint
+from vgg.weights.trained_net import model_metadata
+
+DELIVERY_SECONDS = 120.0
+"""How long the end of a training waits for the tracking server; what is left then is kept in the spool."""
+
+
+class TrainingRun:
+    """Tracks a training; only its end waits for the server."""
+
+    def __init__(self, context: RunContext) -> None:
+        assert context.job.tracking_uri is not None
+        self._context, self._plan = context, context.job.plan
+        local = Folder(context.job.out).local
+        spool = (local or Path(tempfile.gettempdir())) / f"spool-{context.job.uid[:8]}"
+        self._tracker = Tracker(spool, context.job.tracking_uri, run_info(context))
+        self._pictures = TrainingPictures(context, self._tracker)
+
+    @property
+    def url(self) -> str | None:
+        """Address of the run's page, once the server has answered."""
+        return self._tracker.sender.url
+
+    def handle(self, event: Event) -> None:
+        """Track what the event says."""
+        match event:
+            case FirstBatch(batch):
+                self._pictures.inputs(batch)
+            case StepsDone():
+                self._track_steps(event)
+            case Validated():
+                self._track_validation(event)
+                self._pictures.validated(event)
+            case Finished(result, problem):
+                self._pictures.draw()
+                self._track_end(result, problem)
+
+    def _track_steps(self, event: StepsDone) -> None:
+        steps = len(event.losses)
+        for step, loss in enumerate(event.losses, start=event.step - steps + 1):
+            self._tracker.metrics(step, {"train/loss": loss})
+        points = {
+            "train/lr": event.lr,
+            "train/epoch": self._plan.epochs(event.step),
+            "train/images_per_s": steps * self._plan.recipe.train.batch / event.seconds,
+            "train/data_wait_share": event.data_wait_seconds / event.seconds,
+        }
+        self._tracker.metrics(event.step, points)
+
+    def _track_validation(self, event: Validated) -> None:
+        points = {
+            "val/loss": event.scores.loss,
+            "val/top1_accuracy": event.scores.top1_accuracy,
+            "val/top5_accuracy": event.scores.top5_accuracy,
+            "val/top1_error": 100 * (1 - event.scores.top1_accuracy),
+            "val/top5_error": 100 * (1 - event.scores.top5_accuracy),
+            "schedule/drops": float(event.drops),
+        }
+        self._tracker.metrics(event.step, points)
+
+    def _track_end(self, result: dict[str, Any] | None, problem: str | None) -> None:
+        tracker, job = self._tracker, self._context.job
+        if result is not None:
+            tracker.text("result.json", json.dumps({**result, "tracked_at": self.url}))
+            if (best := result["best"]) is not None:
+                saved = checkpoint.find(job.out)
+                metrics = {"val/top1_accuracy": best["top1"], "val/top5_accuracy": best["top5"]}
+                metadata = model_metadata(self._plan.architecture, saved.about)
+                tracker.model(saved.model, metadata, best["step"], metrics)
+        if problem is not None:
+            tracker.tags({"problem": problem})
+        if tracker.close("FINISHED" if problem is None else "FAILED", DELIVERY_SECONDS):
+            print_line(f"tracked at {self.url}")
+        else:
+            print_line(
+                "the tracking server does not answer; deliver the rest later with: python -m vgg.track "
+                f"{tracker.spool.folder} --uri {job.tracking_uri}"
+            )
+
+
+def run_info(context: RunContext) -> RunInfo:
+    """What the run of this training is called and tagged with, and its parameters."""
+    job, plan = context.job, context.job.plan
+    layout = {f"layout.{key}": str(value) for key, value in asdict(job.layout).items()}
+    recipe = {key: str(value) for key, value in flatten(plan.recipe).items()}
+    rest = {"seed": str(plan.seed), "data": plan.data, "precision": context.precision.name}
+    changes = {key: new for key, (_, new) in plan.difference.items()}
+    return RunInfo(
+        uid=job.uid,
+        experiment=job.experiment,
+        name=plan.recipe_name + (" (overridden)" if changes else ""),
+        tags={
+            "kind": "train",
+            "recipe": plan.recipe_name,
+            "recipe.difference": json.dumps(changes),
+            "configuration": plan.architecture.configuration,
+        },
+        params={**recipe, **layout, **rest},
+        data_name=plan.manifest.source,
+        data_digest=plan.manifest.digest,
+        data_source=plan.data,
+        data_context="training",
+        started=now(),
+    )

@@ -1,0 +1,79 @@
+"""The data of a training on one worker, and its loaders."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.errors import UserError
+from cluster.layout import Worker
+from cluster.partition import rank_slice
+from pipelines.loading.draw import Augment
+from pipelines.loading.loaders import EvalLoader, TrainLoader
+from pipelines.shards.manifest import Manifest, read_manifest
+from pipelines.shards.reader import Shards
+from pipelines.shards.staging import DEFAULT_FOLDER, StagingOptions, stage
+from pipelines.shards.verification import verify
+from vgg.training.job import Job
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Both splits, as they lie on this worker's machine."""
+
+    job: Job
+    worker: Worker
+    manifest: Manifest
+    train_set: Shards
+    val_set: Shards
+
+    @classmethod
+    def open(cls, job: Job, worker: Worker) -> "TrainingData":
+        """Bring the data here if it is remote, and verify it once a node. UserError where it does not fit."""
+        layout = job.layout
+        if layout.decode != "cpu" and worker.device.type != "cuda":
+            raise UserError(f"--layout.decode {layout.decode} needs GPUs, and this worker has none")
+        folder = Path(layout.stage_dir) if layout.stage_dir else DEFAULT_FOLDER
+        root = stage(StagingOptions(job.plan.data, folder, layout.stage_gb))
+        manifest = read_manifest(root)
+        if manifest.digest != job.plan.manifest.digest:
+            raise UserError(
+                f"--data {job.plan.data} is another data set on this node: its digest is "
+                f"{manifest.digest[:12]}, the training was started on {job.plan.manifest.digest[:12]}"
+            )
+        if worker.local_rank == 0:
+            verify(root, manifest)
+        return cls(job, worker, manifest, Shards(root, manifest, "train"), Shards(root, manifest, "val"))
+
+    def train_loader(self, rows: range, first_step: int) -> TrainLoader:
+        """This worker's `rows` of each global batch, from `first_step` to the end of the training."""
+        plan, layout = self.job.plan, self.job.layout
+        crop = plan.recipe.input
+        return TrainLoader(
+            self.train_set,
+            self.manifest,
+            Augment(plan.recipe.model.side, crop.min_scale, crop.max_scale, crop.mirror, crop.colour_std),
+            seed=plan.seed,
+            batch=plan.recipe.train.batch,
+            rows=rows,
+            first_step=first_step,
+            steps=plan.total_steps - first_step,
+            device=self.worker.device,
+            threads=self.worker.threads,
+            placement=layout.decode,
+            prefetch=layout.prefetch,
+        )
+
+    def val_loader(self) -> EvalLoader:
+        """This worker's share of the validation images, each once."""
+        recipe, layout, worker = self.job.plan.recipe, self.job.layout, self.worker
+        return EvalLoader(
+            self.val_set,
+            self.manifest,
+            rank_slice(worker.rank, worker.world, len(self.val_set)),
+            side=recipe.model.side,
+            scale=recipe.input.test_scale,
+            batch=layout.micro_batch or recipe.train.batch // worker.world or 1,
+            device=worker.device,
+            threads=worker.threads,
+            placement=layout.decode,
+            prefetch=layout.prefetch,
+        )

@@ -1,0 +1,55 @@
+"""What a training would be and cost, printed before anything is started."""
+
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+
+from cli.errors import UserError
+from cluster.layout import Layout
+from vgg.net.architecture import Architecture, parameter_count, training_flops
+from vgg.recipes.difference import difference, flatten
+from vgg.recipes.registry import RECIPES
+from vgg.recipes.schema import Recipe
+from vgg.training.cost import memory_bytes
+from vgg.training.plan import TrainingPlan
+
+
+def print_plan(plan: TrainingPlan, layout: Layout) -> None:
+    """Print the settings, what they override, the length of the training, its FLOP and its memory."""
+    _print(plan.recipe_name, plan.recipe, plan.architecture, layout, plan)
+
+
+def print_recipe(name: str, recipe: Recipe, layout: Layout) -> None:
+    """The same without data, as far as the recipe decides it. UserError where it leaves the classes open."""
+    if recipe.model.classes is None:
+        raise UserError("the recipe takes its number of classes from the data: give --data")
+    _print(name, recipe, recipe.architecture(recipe.model.classes), layout, None)
+
+
+def _print(
+    name: str, recipe: Recipe, architecture: Architecture, layout: Layout, plan: TrainingPlan | None
+) -> None:
+    console = Console()
+    console.print(_settings(name, recipe, layout))
+    step_flop = training_flops(architecture) * recipe.train.batch
+    console.print(f"parameters     {parameter_count(architecture):,}")
+    console.print(f"a step         {step_flop:.3e} FLOP")
+    if plan is not None:
+        console.print(
+            f"the training   {plan.total_steps:,} steps on {plan.train_images:,} images, "
+            f"{plan.total_steps * step_flop:.3e} FLOP"
+        )
+    for kind, size in memory_bytes(recipe, architecture, layout.workers, layout.micro_batch).items():
+        console.print(f"{kind:<14} {size / 2**20:,.0f} MiB a worker")
+
+
+def _settings(name: str, recipe: Recipe, layout: Layout) -> Table:
+    changes = difference(recipe, RECIPES[name][1])
+    table = Table("setting", "value", title=f"{name}{' (overridden)' if changes else ''}")
+    for setting, value in flatten(recipe).items():
+        note = f"  (recipe: {changes[setting][0]})" if setting in changes else ""
+        table.add_row(setting, f"{value}{note}")
+    for setting, value in asdict(layout).items():
+        table.add_row(f"layout.{setting}", str(value))
+    return table

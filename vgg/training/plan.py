@@ -1,0 +1,66 @@
+"""A recipe resolved against its data, once: what the command, the run's folder, workers and observers read."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from cli.errors import UserError
+from pipelines.shards.manifest import Manifest
+from vgg.net.architecture import Architecture
+from vgg.recipes.difference import difference, flatten
+from vgg.recipes.registry import RECIPES
+from vgg.recipes.schema import Recipe
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is trained, on what, for how long. The same wherever it runs."""
+
+    recipe_name: str
+    recipe: Recipe
+    seed: int
+    data: str
+    """Folder of the packed data set, the same on every node, or its URI."""
+    manifest: Manifest
+    architecture: Architecture
+    total_steps: int
+
+    @classmethod
+    def resolve(
+        cls, recipe_name: str, recipe: Recipe, seed: int, data: str, manifest: Manifest
+    ) -> "TrainingPlan":
+        """UserError where the recipe does not fit the data, or the data lacks a split."""
+        architecture = recipe.architecture(len(manifest.classes))
+        for split in ("train", "val"):
+            if split not in manifest.splits or not manifest.splits[split].images:
+                raise UserError(f"{data} has no images in split {split!r}; a training needs both")
+        steps = recipe.total_steps(manifest.splits["train"].images)
+        return cls(recipe_name, recipe, seed, data, manifest, architecture, steps)
+
+    @property
+    def train_images(self) -> int:
+        """Images of the training split."""
+        return self.manifest.splits["train"].images
+
+    @property
+    def val_images(self) -> int:
+        """Images of the validation split."""
+        return self.manifest.splits["val"].images
+
+    def epochs(self, step: int) -> float:
+        """Passes over the training split after `step` updates."""
+        return step * self.recipe.train.batch / self.train_images
+
+    def completed_epochs(self, step: int) -> int:
+        """Whole passes over the training split after `step` updates."""
+        return step * self.recipe.train.batch // self.train_images
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What makes it this training and no other: seed, data digest, every setting of the recipe."""
+        return {"seed": self.seed, "data": self.manifest.digest, **flatten(self.recipe)}
+
+    @cached_property
+    def difference(self) -> dict[str, list[Any]]:
+        """What was overridden of the recipe of that name: flag -> [the recipe's value, the value here]."""
+        return difference(self.recipe, RECIPES[self.recipe_name][1])

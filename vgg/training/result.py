@@ -1,0 +1,40 @@
+"""What a finished training leaves for programs to read."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from vgg.recipes.difference import flatten
+from vgg.training.events import RunContext
+from vgg.training.state import StepTimer, TrainerState
+from vgg.weights.state import weights_sha256
+
+
+def training_result(context: RunContext, state: TrainerState, timer: StepTimer) -> dict[str, Any]:
+    """The fields of result.json, without where the run is tracked."""
+    job, plan = context.job, context.job.plan
+    images = timer.steps * plan.recipe.train.batch
+    return {
+        "format": 1,
+        "recipe": plan.recipe_name,
+        "difference": plan.difference,
+        "settings": flatten(plan.recipe),
+        "seed": plan.seed,
+        "data": {"folder": plan.data, "digest": plan.manifest.digest},
+        "layout": asdict(job.layout),
+        "device": _device_name(context.worker.device),
+        "precision": context.precision.name,
+        "steps": state.step,
+        "losses": state.losses,
+        "validations": state.validations,
+        "best": state.best,
+        "images_per_s": images / timer.seconds if timer.seconds else None,
+        "data_wait_share": timer.data_wait_seconds / timer.seconds if timer.seconds else None,
+        "resumed_from": state.resumed_from,
+        "weights_sha256": weights_sha256(context.net.state_dict()),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,56 @@
+"""Between a running training and its checkpoints."""
+
+from dataclasses import asdict
+
+import torch
+
+from vgg.net.module import VGG
+from vgg.net.precision import MixedPrecision
+from vgg.training.plan import TrainingPlan
+from vgg.training.schedule import PlateauState
+from vgg.training.state import TrainerState
+from vgg.weights.checkpoint import Checkpoint
+from vgg.weights.state import model_state, optimizer_state, restore_optimizer
+
+
+def to_checkpoint(
+    plan: TrainingPlan,
+    net: VGG,
+    optimizer: torch.optim.Optimizer,
+    precision: MixedPrecision,
+    state: TrainerState,
+) -> Checkpoint:
+    """A copy of everything that the training needs to continue, which later updates leave alone."""
+    return Checkpoint(
+        state.step,
+        model_state(net),
+        optimizer_state(optimizer),
+        torch.tensor(state.losses, dtype=torch.float32),
+        {
+            "recipe": asdict(plan.recipe),
+            "recipe_name": plan.recipe_name,
+            "seed": plan.seed,
+            "data": plan.manifest.digest,
+            "classes": plan.manifest.class_names,
+            "mean_rgb": plan.manifest.mean_rgb,
+            "validations": list(state.validations),
+            "plateau": asdict(state.plateau),
+            "resumed_from": list(state.resumed_from),
+            "scaler": precision.scaler.state_dict(),
+        },
+    )
+
+
+def restore(
+    checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, precision: MixedPrecision
+) -> TrainerState:
+    """Put the optimizer's buffers and the loss scale back; the state to continue from."""
+    restore_optimizer(optimizer, checkpoint.optimizer)
+    precision.scaler.load_state_dict(checkpoint.about["scaler"])
+    return TrainerState(
+        checkpoint.step,
+        checkpoint.losses.tolist(),
+        checkpoint.about["validations"],
+        PlateauState(**checkpoint.about["plateau"]),
+        [*checkpoint.about["resumed_from"], checkpoint.step],
+    )
