@@ -11,13 +11,14 @@ setup: .venv/.done  ## make .venv from requirements.lock
 
 # uv takes seconds where pip takes minutes; pip is there for networks that uv cannot cross. Compiled now, a
 # process takes 3 s to import what it needs, not 11: training and tests start dozens.
-.venv/.done: requirements.lock
+.venv/.done: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.lock)"
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock || \
 		$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: setup  ## pack, train on two workers, evaluate, track; DATA=folder for your own images

@@ -2,14 +2,23 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
+import torch
 
+from cluster.layout import Worker
 from pipelines.shards.manifest import read_manifest
 from pipelines.storage.folder import Folder
+from tests.processes import job
 from vgg import train
+from vgg.net.architecture import Architecture
+from vgg.net.initialise import initialise
+from vgg.net.module import VGG
 from vgg.recipes.registry import RECIPES
+from vgg.recipes.schema import Recipe
 from vgg.tracking.observers import training_observers
+from vgg.training.loop import train as train_on_worker
 from vgg.training.plan import TrainingPlan
 from vgg.training.run_folder import claim_folder
 from vgg.weights import checkpoint
@@ -134,17 +143,6 @@ def test_dry_run_prints_and_starts_nothing(monkeypatch, capsys, tmp_path):
 
 def test_start_from_a_checkpoint_of_another_configuration(digits, tmp_path):
     """Only the workers read it; they agree on what is wrong."""
-    from dataclasses import replace
-
-    import torch
-
-    from cluster.layout import Worker
-    from tests.processes import job
-    from vgg.net.architecture import Architecture
-    from vgg.net.initialise import initialise
-    from vgg.net.module import VGG
-    from vgg.training.loop import train as train_on_worker
-
     net = VGG(Architecture("A", 10, 32, 0.25))
     initialise(net, "glorot", 0)
     state = checkpoint.Checkpoint(1, model_state(net), {}, torch.zeros(1), {})
@@ -165,3 +163,23 @@ def test_a_cluster_that_does_not_answer(call, digits, tmp_path, monkeypatch):
     code, said = call("digits", f"--data={digits}", f"--out={tmp_path / 'run'}")
     assert code == 2
     assert "no Ray cluster answers at 127.0.0.1:1" in said
+
+
+def test_a_bug_is_not_taken_for_the_users_mistake(call, digits, tmp_path, monkeypatch):
+    """Any ValueError but a UserError keeps its traceback."""
+    monkeypatch.setattr(Recipe, "total_steps", lambda *_: int("a bug"))
+    with pytest.raises(ValueError, match="a bug"):
+        call("digits", f"--data={digits}", f"--out={tmp_path / 'run'}")
+
+
+def test_another_data_set_on_a_worker(digits, tmp_path):
+    """What the command read is not what lies under the same name on the worker's node."""
+    other = tmp_path / "data"
+    shutil.copytree(digits, other)
+    asked = job(other, tmp_path / "out")
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps({**manifest, "source": "another"}))
+    outcome = train_on_worker(Worker(0, 1, 0, torch.device("cpu"), 1), asked, training_observers)
+    assert outcome.users_mistake
+    assert f"--data {other} is another data set on this node" in outcome.problem
+    assert not (tmp_path / "out").exists()

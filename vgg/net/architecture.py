@@ -6,10 +6,7 @@ from typing import Literal
 from cli.errors import UserError
 
 CHANNELS = (64, 128, 256, 512, 512)
-
-
 HIDDEN = 4096
-
 
 # Kernel sizes of the convolutions of each of the five blocks.
 CONFIGURATIONS: dict[str, tuple[tuple[int, ...], ...]] = {
@@ -24,7 +21,7 @@ CONFIGURATIONS: dict[str, tuple[tuple[int, ...], ...]] = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """Which net: a column of table 1, its classes, its crop, and its width."""
+    """A column of table 1 with its number of classes, crop side and width."""
 
     configuration: str = "D"
     classes: int = 1000
@@ -34,7 +31,7 @@ class Architecture:
     """Factor on every number of channels and hidden units; they stay multiples of 8."""
 
     def __post_init__(self) -> None:
-        """UserError naming the flag whose value makes no net."""
+        """UserError naming the flag whose value is invalid."""
         if self.configuration not in CONFIGURATIONS:
             known = ", ".join(CONFIGURATIONS)
             raise UserError(f"--model.configuration {self.configuration} is not one of {known} (table 1)")
@@ -52,38 +49,38 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer as it acts on one crop. A convolution or linear layer includes its bias and ReLU."""
+    """A layer applied to one crop. Convolutions and linear layers include bias and ReLU."""
 
     name: str
     kind: Literal["conv", "lrn", "pool", "linear"]
     inputs: int
-    """Channels or units it reads."""
+    """Input channels or units."""
     kernel: int
-    """Side of its window in pixels; 1 for layers that have none."""
+    """Kernel side in pixels; 1 for layers without a kernel."""
     channels: int
-    """Channels or units it puts out, on a map of `height` by `width`."""
+    """Output channels or units, on a map of `height` by `width`."""
     height: int
     width: int
 
     @property
     def outputs(self) -> int:
-        """Numbers in the output."""
+        """Output activations."""
         return self.channels * self.height * self.width
 
     @property
     def weights(self) -> int:
-        """Numbers learnt, without the biases."""
+        """Weights, without biases."""
         learns = self.kind in ("conv", "linear")
         return self.inputs * self.channels * self.kernel**2 if learns else 0
 
     @property
     def parameters(self) -> int:
-        """Numbers learnt: weights, and a bias for every channel."""
+        """Weights, and a bias for every output channel."""
         return self.weights + self.channels if self.weights else 0
 
     @property
     def multiply_adds(self) -> int:
-        """Products of a weight and an activation; biases, ReLU, LRN and pooling count nothing."""
+        """Multiply-adds of weights and activations; biases, ReLU, LRN and pooling are not counted."""
         return self.weights * self.height * self.width
 
 
@@ -108,19 +105,19 @@ def layers(architecture: Architecture) -> list[Layer]:
 
 
 def parameter_count(architecture: Architecture) -> int:
-    """Numbers learnt: weights and biases."""
+    """Weights and biases."""
     return sum(layer.parameters for layer in layers(architecture))
 
 
 def forward_flops(architecture: Architecture) -> int:
-    """FLOP of scoring one crop; a multiply-add counts as two."""
+    """FLOP of one forward pass over one crop; a multiply-add counts as two."""
     return 2 * sum(layer.multiply_adds for layer in layers(architecture))
 
 
 def training_flops(architecture: Architecture) -> int:
-    """FLOP of one crop forward and backward, direct convolution.
+    """FLOP of one forward and backward pass over one crop, by direct convolution.
 
-    Backward, each layer costs its forward FLOP twice, for the gradients of its weights and of its input; the
-    first layer's input, the image, needs none.
+    The backward pass costs each layer's forward FLOP twice, for the gradients of its weights and of its input;
+    the first layer's input, the image, needs no gradient.
     """
     return 3 * forward_flops(architecture) - 2 * layers(architecture)[0].multiply_adds

@@ -12,7 +12,7 @@ def initialise(net: VGG, scheme: str, seed: int) -> None:
     """Set every parameter; biases to zero.
 
     glorot: uniform in ±sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, equation 16). normal: standard
-    deviation 0.01. printed: variance 0.01, the paper to the letter. torchvision: normal with variance
+    deviation 0.01. printed: variance 0.01, as the paper prints. torchvision: normal with variance
     2 / fan_out for convolutions, standard deviation 0.01 for linear layers.
     """
     for name, parameter in net.named_parameters():
@@ -25,7 +25,7 @@ def initialise(net: VGG, scheme: str, seed: int) -> None:
 
 
 def _weights(shape: tuple[int, ...], scheme: str, stream: torch.Generator) -> torch.Tensor:
-    """Drawn in float32 on the CPU: other devices' and layouts' numbers differ."""
+    """Drawn in float32 on the CPU in one memory format: other devices and formats draw other numbers."""
     taps = math.prod(shape[2:])
     fan_in, fan_out = shape[1] * taps, shape[0] * taps
     if scheme == "glorot":

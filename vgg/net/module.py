@@ -15,7 +15,7 @@ from vgg.net.architecture import HIDDEN, Architecture, layers
 
 
 def normalise_locally(maps_BCHW: torch.Tensor) -> torch.Tensor:
-    """AlexNet's local response normalisation over five neighbouring channels: x / (2 + 1e-4 Σ x²)^0.75.
+    """AlexNet's local response normalisation over five adjacent channels: x / (2 + 1e-4 Σ x²)^0.75.
 
     The paper takes "the parameters of Krizhevsky et al.", whose equation sums the squares where torch (and
     Caffe) average them: torch's alpha is therefore five times theirs. In float32, as squares of activations
@@ -33,7 +33,7 @@ class VGG(nn.Module):
     fc8: nn.Linear
 
     def __init__(self, architecture: Architecture) -> None:
-        """Parameters are left uninitialised: see `vgg.net.initialise`."""
+        """Parameters stay uninitialised: see `vgg.net.initialise`."""
         super().__init__()
         self.architecture = architecture
         self.convolutional = [layer for layer in layers(architecture) if layer.kind != "linear"]
@@ -73,7 +73,7 @@ class VGG(nn.Module):
     def forward(
         self, images_BCHW: torch.Tensor, masks_BF: Sequence[torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """Class score map [B, K, h, w]: 1×1 for a crop; on a larger image one score vector for every position
+        """Class score map [B, K, h, w]: 1×1 for a crop; for a larger image one score vector for every position
         of the crop on the last feature map (paper, section 3.2).
 
         `masks_BF`: dropout masks of fc6 and fc7, 0 or 1/(1 - p), for crops only.
@@ -98,8 +98,8 @@ class VGG(nn.Module):
     def _classify_everywhere(self, maps_BCHW: torch.Tensor, s: int) -> torch.Tensor:
         """The fully connected layers as s×s and 1×1 convolutions with the same weights.
 
-        As matrix products over the places of the map: a convolution would first reorder the weights of fc6,
-        three quarters of the net.
+        Computed as matrix products over the positions of the map: a convolution would first reorder the weights
+        of fc6, three quarters of the net.
         """
         patches_BhwF = maps_BCHW.unfold(2, s, 1).unfold(3, s, 1).permute(0, 2, 3, 1, 4, 5).flatten(3)
         hidden_BhwF = F.relu(self.fc7(F.relu(self.fc6(patches_BhwF))))

@@ -1,4 +1,4 @@
-"""A recipe as flat settings, and what was overridden of another."""
+"""A recipe as flat settings, and its difference from another."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from vgg.recipes.schema import Recipe
 
 
 def difference(recipe: Recipe, base: Recipe) -> dict[str, list[Any]]:
-    """What was overridden: dotted flag -> [value in `base`, value in `recipe`]."""
+    """Overridden settings: dotted flag -> [value in `base`, value in `recipe`]."""
     pairs = zip(_leaves(asdict(base)), _leaves(asdict(recipe)), strict=True)
     return {name: [old, new] for (name, old), (_, new) in pairs if old != new}
 

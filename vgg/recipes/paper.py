@@ -7,6 +7,7 @@ from vgg.recipes.schema import Input, Model, Optim, Recipe, Train
 
 
 def paper_recipes() -> Iterator[tuple[str, str, Recipe]]:
+    """Name, expected result and recipe of each."""
     dense = "expected top-1 / top-5 validation error, dense at one scale (paper, table 3)"
     for name, configuration, errors in [
         ("paper-a", "A", "29.6 / 10.4"),

@@ -27,4 +27,4 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
     name: (_describe(name, recipe, images, classes, expected), recipe)
     for name, expected, recipe, images, classes in _LISTED
 }
-"""Name -> what `--help` says of it (command, cost, expected result), and the recipe."""
+"""Name -> its text in `--help` (command, cost, expected result), and the recipe."""

@@ -1,4 +1,4 @@
-"""What a training is a function of, besides the data and the seed: frozen values, nothing derived."""
+"""The settings of a training as frozen values; derived numbers are methods."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,7 +17,7 @@ class Model:
     configuration: Literal["A", "A-LRN", "B", "C", "D", "E"] = "D"
     """Column of table 1: A 11 layers, B 13, C 16 with three 1x1 convolutions, D 16, E 19."""
     classes: int | None = None
-    """Outputs of the last layer. None: as many as the data has."""
+    """Outputs of the last layer. None: the number of classes of the data."""
     side: int = 224
     """Crop side in pixels, a multiple of 32."""
     width: float = 1.0
@@ -25,11 +25,11 @@ class Model:
     dropout: float = 0.5
     """Probability of dropping a unit of the first two fully connected layers."""
     initialisation: Initialisation = "glorot"
-    """glorot: Glorot and Bengio's uniform. normal: standard deviation 0.01. printed: the paper's variance
-    0.01 to the letter, which diverges. torchvision: its defaults. shallower: first four convolutions and
-    the fully connected layers of `start_from`, the rest normal. checkpoint: every layer of `start_from`."""
+    """glorot: Glorot and Bengio's uniform. normal: standard deviation 0.01. printed: variance 0.01, as the
+    paper prints, which diverges. torchvision: its defaults. shallower: first four convolutions and the fully
+    connected layers of `start_from`, the rest normal. checkpoint: every layer of `start_from`."""
     start_from: str | None = None
-    """Checkpoint folder or run folder that `shallower` and `checkpoint` start from."""
+    """Checkpoint folder or run folder whose weights `shallower` and `checkpoint` take."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,23 @@ class Input:
     """The training crop (paper, section 3.1) and the validation crop."""
 
     min_scale: int = 256
-    """Least shorter side S of the rescaled training image, in pixels."""
+    """Smallest training scale S: shorter side of the rescaled image, in pixels."""
     max_scale: int = 256
-    """Greatest S; S is drawn uniformly for every image."""
+    """Largest S; S is drawn uniformly for every image."""
     test_scale: int = 256
-    """Shorter side Q of the rescaled validation image, of which the centre crop is scored."""
+    """Validation scale Q: shorter side of the rescaled image, whose centre crop is scored."""
     mirror: bool = True
     """Flip half of the training crops left to right."""
     colour_std: float = 0.1
-    """Standard deviation of the PCA shift of RGB; 0 turns it off."""
+    """Standard deviation of the PCA colour shift; 0 turns it off."""
 
 
 @dataclass(frozen=True)
 class Optim:
-    """The update."""
+    """The optimizer."""
 
     name: Literal["sgd", "adam"] = "sgd"
-    """sgd: with momentum, as the paper. adam: Kingma and Ba's."""
+    """sgd: with momentum, as in the paper. adam: Kingma and Ba."""
     lr: float = 0.01
     """Learning rate before any drop."""
     momentum: float = 0.9
@@ -64,12 +64,12 @@ class Optim:
 
 @dataclass(frozen=True)
 class Schedule:
-    """When the learning rate drops and when training gives up."""
+    """When the learning rate drops, and when training stops early."""
 
     factor: float = 10.0
-    """What the learning rate is divided by at each drop."""
+    """Divisor of the learning rate at each drop."""
     max_drops: int = 3
-    """Drops at most; the paper had three."""
+    """Maximum number of drops; the paper had three."""
     patience: int = 3
     """Validations without improvement before a drop."""
     min_improvement: float = 0.001
@@ -80,14 +80,14 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Train:
-    """How long, how precisely, how often saved."""
+    """Length, precision and saving."""
 
     batch: int = 256
-    """Images of one update, over all workers."""
+    """Global batch: images of one update, over all workers."""
     epochs: float = 74.0
     """Passes over the training set."""
     steps: int | None = None
-    """Stop after this many updates instead."""
+    """Number of updates, instead of `epochs`."""
     precision: Precision = "auto"
     """auto: bf16 on a GPU that has it, fp16 with a loss scaler on an older one, fp32 on a CPU."""
     deterministic: bool = False
@@ -95,14 +95,14 @@ class Train:
     compile: bool = False
     """Compile the net with torch.compile."""
     checkpoint_steps: int = 2000
-    """Updates between checkpoints; one is also saved at every validation."""
+    """Updates between checkpoints; every validation saves one too."""
     log_steps: int = 20
-    """Updates between progress lines and tracked points."""
+    """Updates between progress lines and tracked metrics."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a trained net is a function of, besides the data and the seed."""
+    """Everything that determines a trained net, besides the data and the seed."""
 
     model: Model = field(default_factory=Model)
     input: Input = field(default_factory=Input)
@@ -111,7 +111,7 @@ class Recipe:
     train: Train = field(default_factory=Train)
 
     def architecture(self, classes: int) -> Architecture:
-        """The net for data of this many classes. UserError where the recipe says another number."""
+        """The net for data of this many classes. UserError if the recipe has another number."""
         if self.model.classes not in (None, classes):
             raise UserError(
                 f"the recipe has {self.model.classes} classes, the data {classes}: "
@@ -126,7 +126,7 @@ class Recipe:
         return -int(-(self.train.epochs * images) // self.train.batch)
 
     def check(self) -> None:
-        """UserError naming the first flag whose value cannot work, alone or with the others."""
+        """UserError naming the first flag whose value is invalid, alone or with the others."""
         model, crop, train = self.model, self.input, self.train
         Architecture(model.configuration, model.classes or 1, model.side, model.width)
         rules = [

@@ -6,6 +6,7 @@ from vgg.recipes.schema import Input, Model, Recipe, Schedule, Train
 
 
 def tiny_imagenet_recipes() -> Iterator[tuple[str, str, Recipe]]:
+    """Name, expected result and recipe of each."""
     for suffix, configuration, accuracy in [
         ("11", "A", "52.5"),
         ("13", "B", "53.4"),

@@ -21,8 +21,8 @@ def dropout_masks(
 ) -> list[torch.Tensor]:
     """Masks of each hidden layer for `rows` of the global batch: 0 with probability `p`, else 1/(1 - p).
 
-    A unit's mask is a function of (seed, step, layer, row) alone, whatever the layout or the device: a
-    counter-based generator jumps straight to the rows asked for. `p` is resolved to 1/256.
+    The mask of a unit is a function of (seed, step, layer, row) alone, on any layout and device: a
+    counter-based generator jumps to the first of `rows`. `p` is rounded to a multiple of 1/256.
     """
     threshold = round(p * 256)
     masks = []

@@ -1,4 +1,4 @@
-"""The update rule."""
+"""The optimizer."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from vgg.recipes.schema import Optim
 
 
 def make_optimizer(net: nn.Module, optim: Optim) -> torch.optim.Optimizer:
-    """The update rule over every parameter; biases decay too, as the paper's penalty names no exception."""
+    """SGD or Adam over every parameter. Biases decay too: the paper's L2 penalty names no exception."""
     if optim.name == "sgd":
         return torch.optim.SGD(
             net.parameters(),

@@ -7,7 +7,7 @@ from vgg.recipes.schema import Schedule
 
 @dataclass(frozen=True)
 class PlateauState:
-    """What the schedule remembers between validations."""
+    """What the schedule knows between validations."""
 
     best_accuracy: float = 0.0
     drops: int = 0
@@ -18,7 +18,7 @@ class PlateauState:
 
 
 def update_plateau(state: PlateauState, accuracy: float, schedule: Schedule) -> PlateauState:
-    """The state after one more validation of this top-1 accuracy (a fraction)."""
+    """The state after another validation with this top-1 accuracy (a fraction)."""
     if accuracy >= state.best_accuracy + schedule.min_improvement:
         return replace(state, best_accuracy=accuracy, stale=0, since_best=0)
     stale, since_best = state.stale + 1, state.since_best + 1
@@ -28,10 +28,10 @@ def update_plateau(state: PlateauState, accuracy: float, schedule: Schedule) -> 
 
 
 def learning_rate(base: float, state: PlateauState, schedule: Schedule) -> float:
-    """The rate in force after the drops so far."""
+    """The learning rate after the drops so far."""
     return base / schedule.factor**state.drops
 
 
 def should_stop_early(state: PlateauState, schedule: Schedule) -> bool:
-    """Whether early stopping ends training here."""
+    """Whether early stopping ends the training now."""
     return schedule.early_stop is not None and state.since_best >= schedule.early_stop

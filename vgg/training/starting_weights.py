@@ -9,13 +9,13 @@ from vgg.net.initialise import initialise
 from vgg.net.module import VGG
 from vgg.recipes.schema import Model
 
-# Paper, section 3.1. By name, as the shapes fit: conv2_1 of A sees the 64 channels that block 1 puts out in
-# every configuration, and conv3_1, conv3_2 likewise.
+# Paper, section 3.1. Matched by name, since the shapes agree: conv2_1 of A reads the 64 channels that block 1
+# has in every configuration, and so on for conv3_1 and conv3_2.
 SHALLOWER_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")
 
 
 def starting_weights(net: VGG, model: Model, seed: int, state: Mapping[str, torch.Tensor] | None) -> None:
-    """What `--model.initialisation` asks for; `state` holds the weights of `--model.start-from`."""
+    """Set the weights as `--model.initialisation` says; `state`: the weights of `--model.start-from`."""
     if model.initialisation == "checkpoint":
         assert state is not None
         start_from_checkpoint(net, state)
@@ -36,14 +36,14 @@ def start_from_shallower(net: VGG, state: Mapping[str, torch.Tensor]) -> None:
 
 
 def start_from_checkpoint(net: VGG, state: Mapping[str, torch.Tensor]) -> None:
-    """Take every layer. UserError naming the first that is missing, differs in shape, or is too many."""
+    """Take every layer. UserError naming the first that is missing, differs in shape, or is not in the net."""
     _take(net, state, [name for name, _ in net.named_parameters()])
     if extra := sorted(set(state) - set(dict(net.named_parameters()))):
         raise UserError(f"--model.start-from: the checkpoint has {extra[0]}, which this net lacks")
 
 
 def _take(net: VGG, state: Mapping[str, torch.Tensor], names: list[str]) -> None:
-    """All of them or, where one does not fit, none."""
+    """Copy all of them or, if one does not fit, none."""
     for name in names:
         wanted = net.get_parameter(name)
         if name not in state or state[name].shape != wanted.shape:
