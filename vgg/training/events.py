@@ -83,10 +83,10 @@ Event = Started | FirstBatch | StepsDone | Validated | Finished
 
 
 class Observer(Protocol):
-    """Is told what happens, on the training's own thread: only `Finished` may take its time."""
+    """Receives events on the training's own thread; only `Finished` may take time."""
 
     def handle(self, event: Event) -> None:
-        """Take note of an event."""
+        """React to an event."""
 
 
 ObserverFactory = Callable[[RunContext], Sequence[Observer]]

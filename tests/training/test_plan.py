@@ -1,0 +1,49 @@
+"""A recipe resolved against its data."""
+
+from dataclasses import replace
+
+import pytest
+
+from cli.errors import UserError
+from pipelines.shards.manifest import read_manifest
+from vgg.recipes.registry import RECIPES
+from vgg.training.plan import TrainingPlan
+
+RECIPE = RECIPES["digits"][1]
+
+
+def resolve(digits, recipe=RECIPE, seed=0, **changes):
+    manifest = replace(read_manifest(digits), **changes)
+    return TrainingPlan.resolve("digits", recipe, seed, str(digits), manifest)
+
+
+def test_steps_and_epochs_follow_from_the_data(digits):
+    """30 epochs of 1433 images at 256 a step are 168 steps: 42,990 / 256 = 167.93."""
+    plan = resolve(digits)
+    assert (plan.train_images, plan.val_images, plan.total_steps) == (1433, 364, 168)
+    assert plan.epochs(6) == pytest.approx(6 * 256 / 1433)
+    assert [plan.completed_epochs(step) for step in (0, 5, 6, 11, 12)] == [0, 0, 1, 1, 2]
+
+
+def test_identity_is_of_data_seed_and_every_setting(digits):
+    plan = resolve(digits)
+    others = [
+        resolve(digits, seed=1),
+        resolve(digits, source="another"),
+        resolve(digits, replace(RECIPE, optim=replace(RECIPE.optim, lr=0.02))),
+    ]
+    assert plan.identity == resolve(digits).identity
+    for other in others:
+        assert len([key for key in plan.identity if plan.identity[key] != other.identity[key]]) == 1
+
+
+def test_difference_is_from_the_recipe_of_that_name(digits):
+    assert resolve(digits).difference == {}
+    changed = replace(RECIPE, optim=replace(RECIPE.optim, lr=0.02))
+    assert resolve(digits, changed).difference == {"optim.lr": [0.01, 0.02]}
+
+
+def test_data_without_a_split(digits):
+    splits = read_manifest(digits).splits
+    with pytest.raises(UserError, match="no images in split 'val'"):
+        resolve(digits, splits={"train": splits["train"]})
