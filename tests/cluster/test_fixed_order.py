@@ -58,5 +58,6 @@ def test_gradients_come_back_in_their_parameters_shape_and_layout():
         tree.add_leaf(leaf)
     tree.all_reduce()
     for parameter, gradient in zip(convolution.parameters(), wanted, strict=True):
+        assert parameter.grad is not None
         assert torch.equal(parameter.grad, 8 * gradient)
         assert parameter.grad.stride() == parameter.stride()

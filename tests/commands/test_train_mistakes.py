@@ -153,7 +153,7 @@ def test_start_from_a_checkpoint_of_another_configuration(digits, tmp_path):
     worker = Worker(0, 1, 0, torch.device("cpu"), 1)
     outcome = train_on_worker(worker, job(digits, tmp_path / "out", recipe), training_observers)
     assert outcome.users_mistake
-    assert "conv1_2" in outcome.problem
+    assert "conv1_2" in (outcome.problem or "")
     assert not (tmp_path / "out").exists()
 
 
@@ -181,5 +181,5 @@ def test_another_data_set_on_a_worker(digits, tmp_path):
     (other / "manifest.json").write_text(json.dumps({**manifest, "source": "another"}))
     outcome = train_on_worker(Worker(0, 1, 0, torch.device("cpu"), 1), asked, training_observers)
     assert outcome.users_mistake
-    assert f"--data {other} is another data set on this node" in outcome.problem
+    assert f"--data {other} is another data set on this node" in (outcome.problem or "")
     assert not (tmp_path / "out").exists()

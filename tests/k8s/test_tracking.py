@@ -170,7 +170,8 @@ def seen(stack):
         words = [stack.here(word) for word in entrypoint if "workers" not in word]
         stack.run(f"train-{attempt}", [*words, f"--train.steps={steps}"], env)
     said = stack.run("client", [str(BIN / "python"), "-c", CLIENT, str(ARTIFACT_BYTES)], env)
-    return json.loads(re.search(r"^SEEN (.*)$", said, re.MULTILINE)[1])
+    (seen,) = re.findall(r"^SEEN (.*)$", said, re.MULTILINE)
+    return json.loads(seen)
 
 
 def test_login(seen):

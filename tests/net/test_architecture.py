@@ -150,7 +150,8 @@ class TestLRN:
     def test_stands_behind_the_first_convolution_of_a_lrn_alone(self):
         images_BCHW = noise(1, 3, 64, 64, scale=50.0)
         for configuration, lrn in (("A-LRN", self.by_equation), ("A", torch.Tensor.double)):
-            net, inputs = small(configuration, side=64), []
+            net = small(configuration, side=64)
+            inputs: list[torch.Tensor] = []
             net.conv2_1.register_forward_pre_hook(lambda _module, given, kept=inputs: kept.append(given[0]))
             net(images_BCHW)
             expected = F.max_pool2d(lrn(F.relu(net.conv1_1(images_BCHW)).detach()), 2)
