@@ -15,8 +15,7 @@ from pipelines.loading.batch import Batch
 from pipelines.loading.loaders import EvalLoader
 from vgg.recipes.difference import difference, flatten
 from vgg.recipes.registry import RECIPES
-from vgg.tracking.records import RunInfo
-from vgg.tracking.sender import now
+from vgg.tracking.run_info import RunInfo, unix_time_ms
 from vgg.tracking.tracker import Tracker
 from vgg.training.validation import ValidationScores
 from vgg.weights import checkpoint
@@ -209,7 +208,7 @@ class Journal:
             data_digest=manifest.digest,
             data_source=job.data,
             data_context="training",
-            started=now(),
+            started=unix_time_ms(),
         )
 
     def _load_samples(self) -> Batch:
