@@ -18,8 +18,7 @@ from vgg.reporting.paper_results import ResultKey, published
 from vgg.testing import posteriors
 from vgg.testing.posteriors import Posteriors
 from vgg.testing.provenance import Member
-from vgg.tracking.records import RunInfo
-from vgg.tracking.sender import now
+from vgg.tracking.run_info import RunInfo, unix_time_ms
 from vgg.tracking.tracker import Tracker
 
 Kind = Literal["eval", "ensemble"]
@@ -125,7 +124,7 @@ def _track(
         data_digest=of.about.data,
         data_source=of.about.source,
         data_context="evaluation",
-        started=now(),
+        started=unix_time_ms(),
     )
     spool = (folder.local or Path(tempfile.gettempdir())) / f"spool-{uid[:8]}"
     tracker = Tracker(spool, uri, info, watch_system=False)
