@@ -25,7 +25,7 @@ from benchmarks.data import ROOT, prepare
 from benchmarks.loaders import LEAST, MOST, SIDE
 from benchmarks.machine import describe
 from pipelines.loading.batch import Batch, to_input
-from pipelines.loading.dali import Placement
+from pipelines.loading.dali_graphs import Placement
 from pipelines.loading.draw import Augment
 from pipelines.loading.loaders import TrainLoader
 from pipelines.shards.manifest import read_manifest

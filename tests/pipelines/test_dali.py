@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cli.errors import UserError
 from cluster.partition import rank_slice
 from pipelines.loading.batch import to_input
 from pipelines.loading.draw import Augment, centre, colour_axes, draw
@@ -171,7 +172,7 @@ def test_a_file_that_cannot_be_decoded_is_named(photos):
             return np.frombuffer(b"no image at all", np.uint8)
 
     with EvalLoader(Broken(), manifest, range(2), side=64, scale=64, batch=2, **CPU) as batches:
-        with pytest.raises(ValueError, match="cannot be decoded") as error:
+        with pytest.raises(UserError, match="cannot be decoded") as error:
             next(batches)
         assert shards.key(0) in str(error.value)
 

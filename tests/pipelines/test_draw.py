@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli.errors import UserError
 from pipelines.loading.draw import Augment, centre, colour_axes, draw, region, rescaled
 from pipelines.loading.philox import philox
 
@@ -143,10 +144,10 @@ def test_the_evaluation_crop_is_the_centre():
     d = centre(np.array([375, 600]), np.array([500, 400]), 224, 256)
     assert list(zip(d.top_B, d.left_B, strict=True)) == [(16, 58), (80, 16)]
     assert not d.mirror_B.any()
-    with pytest.raises(ValueError, match=r"--input\.test-scale 200"):
+    with pytest.raises(UserError, match=r"--input\.test-scale 200"):
         centre(np.array([375]), np.array([500]), 224, 200)
 
 
 def test_a_crop_larger_than_the_image_is_refused():
-    with pytest.raises(ValueError, match=r"--input\.min-scale 200"):
+    with pytest.raises(UserError, match=r"--input\.min-scale 200"):
         Augment(side=224, min_scale=200, max_scale=300)

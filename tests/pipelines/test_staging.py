@@ -245,12 +245,14 @@ def test_a_data_set_that_a_thread_staged_stays_in_use(object_store, tmp_path):
     thread = threading.Thread(target=stage, args=[StagingOptions(first, tmp_path)])
     thread.start()
     thread.join(timeout=60)
+    folder = stage(StagingOptions(first, tmp_path))
+    assert len(list((folder / USERS).iterdir())) == 1
     done = subprocess.run(
         command(second, "--folder", tmp_path, "--budget-gb", 0.003), cwd=ROOT, capture_output=True, timeout=60
     )
     assert done.returncode == 2
     assert b"lacks" in done.stderr
-    assert sound(tmp_path / manifest.digest[:16], manifest)
+    assert sound(folder, manifest)
 
 
 def test_one_that_is_being_fetched_is_not_removed(object_store, tmp_path):

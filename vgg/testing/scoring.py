@@ -12,7 +12,7 @@ from torch import nn
 
 from cluster.layout import Worker
 from pipelines.loading.batch import to_input
-from pipelines.loading.dali import Placement
+from pipelines.loading.dali_graphs import Placement
 from pipelines.loading.loaders import EvalLoader
 from pipelines.loading.whole_images import whole_images
 from pipelines.shards.manifest import read_manifest
