@@ -1,7 +1,6 @@
 """The structure of the project is held by contracts and limits; a change that breaks them is refused."""
 
 import ast
-import re
 import shutil
 import subprocess
 import sys
