@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
+import torch
 
 from pipelines.storage.folder import Folder
 from vgg.metrics.accuracy import Accuracy, accuracy
+from vgg.metrics.confusion import confusion_matrix
 from vgg.pictures.confusion import confusion_figure
 from vgg.reporting.paper_results import ResultKey, published
 from vgg.testing import posteriors
@@ -145,7 +146,8 @@ def _track(
     tracker.text(
         "result.json", json.dumps({key: value for key, value in result.items() if key != "tracked_at"})
     )
-    confusion_KK = _confusion(of)
+    predicted_N = torch.from_numpy(of.posteriors_NK.argmax(1))
+    confusion_KK = confusion_matrix(torch.from_numpy(of.labels_N), predicted_N, len(of.about.classes)).numpy()
     tracker.figure("pictures/confusion.png", lambda: confusion_figure(confusion_KK, of.about.class_names))
     if tracker.close("FINISHED", DELIVERY_SECONDS):
         return tracker.sender.url
@@ -154,10 +156,3 @@ def _track(
         flush=True,
     )
     return None
-
-
-def _confusion(of: Posteriors) -> np.ndarray:
-    """Images by true class (row) and best-scored class (column)."""
-    classes = of.posteriors_NK.shape[1]
-    pairs = of.labels_N.astype(np.int64) * classes + of.posteriors_NK.argmax(1)
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
