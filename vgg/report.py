@@ -1,11 +1,11 @@
-"""Ours beside the paper's, table by table, from tracked runs: `python -m vgg.report --track URI --out FOLDER`.
+"""Our results beside the paper's, from tracked runs: `python -m vgg.report --track URI --out FOLDER`.
 
-Leaves report.html (all on one page), report.md and report.json, and logs them to MLflow as a run of kind
-`report`. A cell is empty where nothing was run.
+Writes report.html (one page), report.md and report.json, and logs them to MLflow as a run of kind `report`.
+A cell is empty where nothing was run.
 """
 
 import json
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,28 +13,29 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.console import Console
 
-from cli.command import print_error
+from cli.command import exit_codes
+from cli.errors import UserError
+from vgg.pictures.curves import compared_curves
 from vgg.reporting.render import to_html, to_markdown
+from vgg.reporting.tables import TrackedResult, best_by_data, other_tables, paper_tables, tracked_result
+from vgg.reporting.tracked_runs import learning_curves, tracked_runs
 from vgg.tracking import views
-from vgg.tracking.server import tracking_uri
+from vgg.tracking.server import page_address, tracking_uri
 
 if TYPE_CHECKING:
-    pass
-from vgg.pictures.curves import compared_curves
-from vgg.reporting.tables import best_by_data, other_tables, paper_tables, tracked_result
-from vgg.reporting.tracked_runs import learning_curves, tracked_runs
-from vgg.tracking.server import page_address
+    from mlflow import MlflowClient
 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Tables 3 to 7 with our figures beside the paper's, and the same of other data sets."""
+    """The paper's tables 3 to 7 with our results beside them, and a table for each other data set."""
 
     track: str = ""
     """URI of the MLflow server. Default: MLFLOW_TRACKING_URI."""
     experiment: str = "vgg"
+    """Name of the MLflow experiment."""
     out: Path = Path("report")
-    """Folder to leave the report in."""
+    """Folder to write the report to."""
     log: bool = True
     """Log the report to MLflow too."""
 
@@ -42,42 +43,53 @@ class ReportOptions:
 def main() -> None:
     """Write the report. Exit code 2 for a user's mistake."""
     options = tyro.cli(ReportOptions, prog="python -m vgg.report")
-    try:
+    with exit_codes():
         report(options)
-    except ValueError as error:
-        sys.exit(print_error(error, 2))
 
 
 def report(options: ReportOptions) -> None:
-    """Gather, lay out, write, log. ValueError where there is no server or no such experiment."""
+    """Write and log the report. UserError if the server does not answer or has no such experiment."""
     uri = tracking_uri(options.track)
     if uri is None:
-        raise ValueError("--track is missing: the URI of the MLflow server (or set MLFLOW_TRACKING_URI)")
+        raise UserError("--track is missing: the URI of the MLflow server (or set MLFLOW_TRACKING_URI)")
     client, experiment_id, runs = tracked_runs(uri, options.experiment)
-    tests = [test for run in runs if (test := tracked_result(run)) is not None]
+    results = [result for run in runs if (result := tracked_result(run)) is not None]
     curves = learning_curves(client, runs)
-    sections = [*paper_tables(tests), *other_tables(tests)]
+    tables = [*paper_tables(results), *other_tables(results)]
     figure = compared_curves(curves) if curves else None
-    options.out.mkdir(parents=True, exist_ok=True)
-    files = {
-        "report.md": to_markdown(sections),
-        "report.html": to_html(sections, figure, f"{len(tests)} tests of experiment {options.experiment}"),
-        "report.json": json.dumps([asdict(test) for test in tests], indent=1),
+    contents = {
+        "report.md": to_markdown(tables),
+        "report.html": to_html(tables, figure, f"{len(results)} tests of experiment {options.experiment}"),
+        "report.json": json.dumps([_to_json(result) for result in results], indent=1),
     }
-    for name, text in files.items():
-        (options.out / name).write_text(text, encoding="utf-8")
+    options.out.mkdir(parents=True, exist_ok=True)
+    files = [options.out / name for name in contents]
+    for file, text in zip(files, contents.values(), strict=True):
+        file.write_text(text, encoding="utf-8")
     console = Console(soft_wrap=True)
-    console.print(f"{len(tests)} tests: {options.out}/report.html, report.md, report.json", markup=False)
+    console.print(f"{len(results)} tests: {options.out}/report.html, report.md, report.json", markup=False)
     if options.log:
-        run = client.create_run(experiment_id, run_name="report", tags={"kind": "report"})
-        for name in files:
-            client.log_artifact(run.info.run_id, str(options.out / name))
-        client.set_terminated(run.info.run_id)
-        views.save_view(client, experiment_id)
-        page = f"{page_address(uri)}/#/experiments/{experiment_id}/runs/{run.info.run_id}"
+        run_id = _log(client, experiment_id, files)
+        page = f"{page_address(uri)}/#/experiments/{experiment_id}/runs/{run_id}"
         console.print(f"tracked at {page}", markup=False)
-        for what, link in views.links(uri, experiment_id, best_by_data(tests)).items():
+        for what, link in views.links(uri, experiment_id, best_by_data(results)).items():
             console.print(f"{what}: {link}", markup=False)
+
+
+def _to_json(result: TrackedResult) -> dict[str, object]:
+    """A result as report.json has it."""
+    fields = asdict(result)
+    return {"tested": fields.pop("key"), **fields}
+
+
+def _log(client: "MlflowClient", experiment_id: str, files: Sequence[Path]) -> str:
+    """Log the files as a run of kind `report` and save the experiment's view; the run's id."""
+    run_id = client.create_run(experiment_id, run_name="report", tags={"kind": "report"}).info.run_id
+    for file in files:
+        client.log_artifact(run_id, str(file))
+    client.set_terminated(run_id)
+    views.save_view(client, experiment_id)
+    return run_id
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from cli.errors import UserError
 from cluster.layout import Worker
 from pipelines.loading.whole_images import whole_images
 from pipelines.pack import pack
@@ -38,7 +39,7 @@ from vgg.net.module import VGG
 from vgg.recipes.registry import RECIPES
 from vgg.testing import posteriors
 from vgg.testing.protocols import Pass
-from vgg.testing.scoring import BLOCK, Scoring, ScoringTask, blocks, make_scorer
+from vgg.testing.scoring import BLOCK, Scorer, ScoringJob, ScoringTask, blocks
 from vgg.weights import checkpoint
 from vgg.weights.open_net import open_net
 from vgg.weights.state import model_state
@@ -72,7 +73,7 @@ def save_net(run: Path, data: Path, seed: int, configuration: str = "D") -> str:
             parameter.mul_(1.1)
     recipe = asdict(RECIPES["tiny-imagenet-16"][1])
     recipe["model"] |= {"configuration": configuration, "side": SIDE, "width": 0.125}
-    about = {
+    metadata = {
         "recipe": recipe,
         "recipe_name": "tiny-imagenet-16",
         "seed": seed,
@@ -80,7 +81,7 @@ def save_net(run: Path, data: Path, seed: int, configuration: str = "D") -> str:
         "classes": manifest.class_names,
         "mean_rgb": manifest.mean_rgb,
     }
-    state = checkpoint.Checkpoint(1, model_state(net), {}, torch.zeros(1), about)
+    state = checkpoint.Checkpoint(1, model_state(net), {}, torch.zeros(1), metadata)
     checkpoint.write(Folder(str(run)), state, best=True)
     (run / "run.json").write_text("{}")
     return str(run)
@@ -123,18 +124,18 @@ def rescaled_by_pil(shards, image: int, scale: int) -> np.ndarray:
 
 
 def rescaled_by_us(shards, image: int, scale: int) -> np.ndarray:
-    """Likewise; the same to one or two levels of 255, see test_whole.py."""
+    """The whole image as uint8 [H, W, C], within two of 255 levels of PIL's; see test_whole_images.py."""
     device = torch.device("cpu")
     (batch,) = whole_images(shards, np.array([image]), scale=scale, pixels=1, device=device, threads=1)
     return batch.images_BHWC[0].numpy()
 
 
-def reference_posterior(net, pixels_HWC: np.ndarray, part: Pass) -> torch.Tensor:
+def reference_posterior(net, pixels_HWC: np.ndarray, pass_: Pass) -> torch.Tensor:
     """One image, one crop or one place at a time, in float64."""
     whole = torch.from_numpy(pixels_HWC - np.asarray(net.mean_rgb)).permute(2, 0, 1)[None]
     height, width = whole.shape[2:]
-    side, shares = net.architecture.side, []
-    if part.protocol == "dense":
+    side, posterior_terms = net.architecture.side, []
+    if pass_.protocol == "dense":
         s = side // 32
         for view in (whole, whole.flip(3)):
             maps = reference_maps(net.weights, view)
@@ -143,9 +144,9 @@ def reference_posterior(net, pixels_HWC: np.ndarray, part: Pass) -> torch.Tensor
                 for top in range(maps.shape[2] - s + 1)
                 for left in range(maps.shape[3] - s + 1)
             ]
-            shares.append(torch.stack(scores).mean(0).softmax(1))
-        return torch.cat(shares).mean(0)
-    many = part.protocol == "multi-crop"
+            posterior_terms.append(torch.stack(scores).mean(0).softmax(1))
+        return torch.cat(posterior_terms).mean(0)
+    many = pass_.protocol == "multi-crop"
     for i in range(5) if many else [2]:
         for j in range(5) if many else [2]:
             # Quarters of the margin, halves rounded up for the grid and down for the centre.
@@ -153,8 +154,8 @@ def reference_posterior(net, pixels_HWC: np.ndarray, part: Pass) -> torch.Tensor
             top, left = (math.floor(m * k / 4 + 0.5) if many else m // 2 for m, k in margins)
             crop = whole[:, :, top : top + side, left : left + side]
             for view in (crop, crop.flip(3)) if many else (crop,):
-                shares.append(classify(net.weights, reference_maps(net.weights, view)).softmax(1))
-    return torch.cat(shares).mean(0)
+                posterior_terms.append(classify(net.weights, reference_maps(net.weights, view)).softmax(1))
+    return torch.cat(posterior_terms).mean(0)
 
 
 @pytest.mark.parametrize("protocol", ["single-crop", "dense", "multi-crop"])
@@ -164,13 +165,13 @@ def test_posteriors_are_those_of_plain_pytorch(data, run, protocol):
     A single crop is decoded alone, without the rest of its image: a few pixels are rounded the other way.
     """
     exact = 1e-3 if protocol == "single-crop" else 1e-5
-    net, part, images = open_net(run), Pass(protocol, 72), range(BLOCK, BLOCK + 6)
-    score = make_scorer(CPU, Scoring((net,), StagingOptions(str(data)), "val"))
-    found = score(ScoringTask(0, part, images.start, images.stop))
+    net, pass_, images = open_net(run), Pass(protocol, 72), range(BLOCK, BLOCK + 6)
+    score = Scorer(CPU, ScoringJob((net,), StagingOptions(str(data)), "val"))
+    found = score(ScoringTask(0, pass_, images.start, images.stop))
     shards = Shards(data, read_manifest(data), "val")
     for rescaled, tolerance in ((rescaled_by_us, exact), (rescaled_by_pil, 5e-3)):
         pixels = [rescaled(shards, image, 72) for image in images]
-        expected = torch.stack([reference_posterior(net, each, part) for each in pixels]).numpy()
+        expected = torch.stack([reference_posterior(net, each, pass_) for each in pixels]).numpy()
         assert expected.std(1).min() > 0.02, "posteriors this uniform would hide a mistake"
         assert expected.std(0).max() > 0.01, "all images alike"
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
@@ -180,7 +181,7 @@ def test_bf16_stays_near(data, run):
     """On a CPU too, where fp32 has convolutions of its own."""
     task, stage = ScoringTask(0, Pass("dense", 72), 0, 6), StagingOptions(str(data))
     fp32, bf16 = (
-        make_scorer(CPU, Scoring((open_net(run),), stage, "val", precision=precision))(task)
+        Scorer(CPU, ScoringJob((open_net(run),), stage, "val", precision=precision))(task)
         for precision in ("fp32", "bf16")
     )
     assert 0 < np.abs(fp32 - bf16).max() < 0.02
@@ -190,7 +191,7 @@ def test_bf16_stays_near(data, run):
 def test_the_number_of_crops_at_once_changes_nothing(data, run, protocol):
     net, task = open_net(run), ScoringTask(0, Pass(protocol, 72), 0, 7)
     first, *others = (
-        make_scorer(CPU, Scoring((net,), StagingOptions(str(data)), "val", batch=batch))(task)
+        Scorer(CPU, ScoringJob((net,), StagingOptions(str(data)), "val", batch=batch))(task)
         for batch in (32, 1, 500)
     )
     for other in others:
@@ -238,14 +239,14 @@ def test_every_test_leaves_its_result(evaluated, data):
 def test_several_scales_are_the_mean_of_each(evaluated, data, run):
     _, folder = evaluated
     net = open_net(run)
-    score = make_scorer(CPU, Scoring((net,), StagingOptions(str(data)), "val"))
+    score = Scorer(CPU, ScoringJob((net,), StagingOptions(str(data)), "val"))
     each = [score(ScoringTask(0, Pass("dense", scale), 0, 40)) for scale in (64, 72, 80)]
     kept = posteriors.read(Folder(str(folder)), "dense-64+72+80/posteriors.arrow")
     np.testing.assert_allclose(kept.posteriors_NK[:40], np.mean(each, axis=0), atol=1e-6)
 
 
 def test_one_worker_or_three_give_the_same(ray_cluster, evaluated, data, run, tmp_path):
-    """And a test that shares its parts with others scores only what is new."""
+    """And an evaluation that shares passes with others gives the same alone."""
     expected = results(evaluated[1])["dense-72"]
     for workers in (1, 3):
         out = tmp_path / str(workers)
@@ -257,7 +258,7 @@ def test_one_worker_or_three_give_the_same(ray_cluster, evaluated, data, run, tm
 
 
 def test_what_was_scored_is_not_scored_again(ray_cluster, evaluated, data, run, tmp_path):
-    """With all parts there no cluster is needed; of a damaged one, the damaged block is scored again."""
+    """With all passes saved no cluster is needed; of a damaged pass only the damaged block is scored again."""
     out = tmp_path / "out"
     shutil.copytree(evaluated[1].parent, out)
     (net,) = out.iterdir()
@@ -269,16 +270,16 @@ def test_what_was_scored_is_not_scored_again(ray_cluster, evaluated, data, run, 
     assert done.returncode == 0, done.stdout
     assert (net / "dense-72" / "result.json").read_text() == before
 
-    blocks_of_part = {file.name: file for file in (net / "parts" / "dense-72").iterdir()}
-    written = {name: file.stat().st_mtime_ns for name, file in blocks_of_part.items()}
+    block_files = {file.name: file for file in (net / "parts" / "dense-72").iterdir()}
+    written = {name: file.stat().st_mtime_ns for name, file in block_files.items()}
     name = f"{BLOCK:08d}.arrow"
-    damaged = bytearray(blocks_of_part[name].read_bytes())
+    damaged = bytearray(block_files[name].read_bytes())
     damaged[len(damaged) // 2] ^= 1
-    blocks_of_part[name].write_bytes(damaged)
+    block_files[name].write_bytes(damaged)
     done = evaluate(ray_cluster, *flags, "--layout.wait-seconds=120")
     assert f"{name} is damaged" in done.stdout
     assert (net / "dense-72" / "result.json").read_text() == before
-    again = {name for name, file in blocks_of_part.items() if file.stat().st_mtime_ns != written[name]}
+    again = {name for name, file in block_files.items() if file.stat().st_mtime_ns != written[name]}
     assert again == {name}
 
 
@@ -288,15 +289,31 @@ def test_what_was_scored_is_not_scored_again(ray_cluster, evaluated, data, run, 
         ({"scales": ("48",)}, "--scales 48 is smaller than the crop of 64"),
         ({"scales": ("many",)}, "--scales many is not single, several, or numbers"),
         ({"scales": ("72,",)}, "--scales 72, is not single, several, or numbers"),
-        ({"split": "test"}, "has no split 'test', only"),
-        ({"data": "/nowhere"}, "no folder /nowhere"),
         ({"nets": ("/nowhere",)}, "/nowhere is neither a checkpoint nor a run's folder"),
         ({"nets": ("/nowhere.pth",)}, "no weights file /nowhere.pth"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_started(data, run, change, reason):
+def test_mistakes_are_reported_before_anything_is_started(data, run, change, reason):
+    with pytest.raises(UserError, match=re.escape(reason)):
+        evaluation.evaluate(EvaluateOptions(**{"nets": (run,), "data": str(data), **change}))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"split": "test"}, "has no split 'test', only"),
+        ({"data": "/nowhere"}, "no folder /nowhere"),
+    ],
+)
+def test_data_that_is_not_there_is_reported(data, run, change, reason):
     with pytest.raises(ValueError, match=re.escape(reason)):
         evaluation.evaluate(EvaluateOptions(**{"nets": (run,), "data": str(data), **change}))
+
+
+def test_ray_is_not_imported_before_there_is_something_to_score():
+    """It takes a second, which a mistake, or a result that is there already, does not wait for."""
+    program = "import sys, vgg.evaluate; assert 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
 
 
 def test_the_exit_code_of_a_mistake_is_2(data, run):
@@ -308,13 +325,14 @@ def test_the_exit_code_of_a_mistake_is_2(data, run):
 
 def test_a_net_of_other_classes_is_refused(data, run, digits):
     net = open_net(run)
-    with pytest.raises(ValueError, match=r"has 7 classes, .* has 10"):
-        net.check(read_manifest(digits), digits)
+    with pytest.raises(UserError, match=r"has 7 classes, .* has 10"):
+        net.check_classes(read_manifest(digits), digits)
 
 
 def test_scales_are_derived_or_given(data, run):
     net = open_net(run)
-    asked = requested_evaluations(
+    evaluations = requested_evaluations(
         net, EvaluateOptions((run,), str(data), ("dense", "both"), ("single", "64,80", "72"))
     )
-    assert [test.name for test in asked] == ["dense-72", "dense-64+80", "both-72", "both-64+80"]
+    names = [evaluation.name for evaluation in evaluations]
+    assert names == ["dense-72", "dense-64+80", "both-72", "both-64+80"]

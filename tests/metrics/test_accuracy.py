@@ -6,6 +6,7 @@ import torch
 from sklearn.metrics import recall_score, top_k_accuracy_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from cli.errors import UserError
 from vgg.metrics.accuracy import accuracy, bootstrap_interval, ranks
 
 
@@ -43,7 +44,7 @@ def test_a_class_without_images_has_no_accuracy():
 
 
 def test_no_image_is_an_error():
-    with pytest.raises(ValueError, match="no image"):
+    with pytest.raises(UserError, match="no image"):
         accuracy(np.zeros((0, 3), np.float32), np.zeros(0, np.int32))
 
 

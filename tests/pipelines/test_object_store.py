@@ -15,8 +15,8 @@ def test_checkpoints_on_an_object_store(object_store):
         state = checkpoint.Checkpoint(step, weights, {}, torch.zeros(step), {"validations": []})
         checkpoint.write(run, state, best=best)
     assert run.names("checkpoints") == ["index.json", "step-00000003", "step-00000004"]
-    newest, passed = checkpoint.newest(run)
+    newest, skipped = checkpoint.read_newest(run)
     assert newest is not None
-    assert (newest.step, passed) == (4, [])
-    assert torch.equal(checkpoint.find(bucket).model["w"], torch.full((100, 100), 3.0))
+    assert (newest.step, skipped) == (4, [])
+    assert torch.equal(checkpoint.open_checkpoint(bucket).model["w"], torch.full((100, 100), 3.0))
     assert run.read_json("checkpoints/index.json")["last"] == "step-00000004"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from cli.errors import UserError
 from pipelines.storage.folder import Folder
 from vgg.metrics.accuracy import accuracy
 from vgg.report import ReportOptions, report
@@ -16,7 +17,7 @@ from vgg.reporting import paper_results
 from vgg.reporting.publish import publish
 from vgg.reporting.tables import best_by_data, tracked_result
 from vgg.testing.posteriors import Posteriors, mean
-from vgg.testing.provenance import Member, Provenance
+from vgg.testing.provenance import EnsembleMember, Provenance
 from vgg.tracking import views
 
 IMAGES = 80
@@ -25,13 +26,13 @@ IMAGES = 80
 def posteriors(configuration, protocol, scales, *, classes, data, seed):
     """As an evaluation leaves them: the mean over scales, and over dense and multi-crop for both."""
     protocols = ("dense", "multi-crop") if protocol == "both" else (protocol,)
-    parts = []
+    passes = []
     for place, (each, scale) in enumerate((p, s) for p in protocols for s in scales):
         rng = np.random.default_rng([seed, place])
         labels_N = np.random.default_rng(0).integers(0, classes, IMAGES).astype(np.int32)
         odds_NK = rng.exponential(1, (IMAGES, classes))
         odds_NK[np.arange(IMAGES), labels_N] += rng.exponential(4, IMAGES)
-        member = Member(
+        member = EnsembleMember(
             f"net-{configuration}",
             f"sha-{configuration}",
             "paper-x",
@@ -44,10 +45,10 @@ def posteriors(configuration, protocol, scales, *, classes, data, seed):
             "fp32",
         )
         names = tuple(f"class {k}" for k in range(classes))
-        about = Provenance(f"digest of {data}", data, "val", names, names, ((member, 1.0),))
-        shares_NK = (odds_NK / odds_NK.sum(1, keepdims=True)).astype(np.float32)
-        parts.append(Posteriors(about, tuple(map(str, range(IMAGES))), labels_N, shares_NK))
-    return mean(parts)
+        provenance = Provenance(f"digest of {data}", data, "val", names, names, ((member, 1.0),))
+        posteriors_NK = (odds_NK / odds_NK.sum(1, keepdims=True)).astype(np.float32)
+        passes.append(Posteriors(provenance, tuple(map(str, range(IMAGES))), labels_N, posteriors_NK))
+    return mean(passes)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def test_how_far_from_the_paper_is_a_metric(mlflow_server, tracked):
     metrics = one(found, net="net-D", protocol="dense", classes="200").data.metrics
     assert metrics["top1_error_over_published"] == pytest.approx(errors(tracked[1]["D", "tiny"])[0] - 63.08)
     assert "top5_error_over_published" not in metrics
-    assert paper_results.published(
+    assert paper_results.reference_errors(
         paper_results.ResultKey(("A-LRN@64",), "dense", (64,)), 200, "Tiny ImageNet"
     ) == (None, None)
 
@@ -141,7 +142,7 @@ def test_an_ensemble_is_linked_to_all_its_nets(mlflow_server, tracked):
     assert {models[m.model_id] for m in linked} == {"sha-D", "sha-E"}
 
 
-def test_told_twice_it_is_there_once(mlflow_server, tracked, tmp_path):
+def test_published_twice_it_is_one_run(mlflow_server, tracked, tmp_path):
     """From another folder, as a repeated evaluation elsewhere would."""
     _, _, before = runs(mlflow_server)
     publish(Folder(str(tmp_path)), tracked[1]["D", "dense"], mlflow_server.url, "report", kind="eval")
@@ -241,17 +242,17 @@ def test_the_papers_figures_are_those_of_the_facts(shared_data):
         section = re.split(r"\n##", text[start + 5 :])[0].partition("\n")[2]
         facts = re.findall(r"(\d+\.\d|–) ?/ ?(\d+\.\d)(?![\d.])", section)
         pairs = {tuple(None if n == "–" else float(n) for n in pair) for pair in facts}
-        ours = {row.paper for row in table.rows}
+        ours = {row.errors for row in table.rows}
         assert ours <= pairs, (table.number, ours - pairs)
 
 
-def test_no_server_and_no_experiment_are_told(mlflow_server, tmp_path, monkeypatch):
+def test_no_server_and_no_experiment_are_reported(mlflow_server, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(ValueError, match="--track is missing"):
+    with pytest.raises(UserError, match="--track is missing"):
         report(ReportOptions(out=tmp_path / "out"))
-    with pytest.raises(ValueError, match="no experiment 'nothing'"):
+    with pytest.raises(UserError, match="no experiment 'nothing'"):
         report(ReportOptions(mlflow_server.url, "nothing", tmp_path / "out"))
-    with pytest.raises(ValueError, match="does not answer"):
+    with pytest.raises(UserError, match="does not answer"):
         report(ReportOptions("http://127.0.0.1:9", "vgg", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -259,6 +260,6 @@ def test_no_server_and_no_experiment_are_told(mlflow_server, tmp_path, monkeypat
 def test_a_net_that_was_fused_with_itself_is_no_net_of_a_table(tracked):
     """Two nets of one configuration are told apart from one."""
     one = tracked[1]["D", "dense"]
-    members = tuple((replace(m, weights_sha256="other"), w) for m, w in one.about.members)
-    other = replace(one, about=replace(one.about, members=members))
-    assert len({m.weights_sha256 for m, _ in mean([one, other]).about.members}) == 2
+    members = tuple((replace(m, weights_sha256="other"), w) for m, w in one.provenance.members)
+    other = replace(one, provenance=replace(one.provenance, members=members))
+    assert len({m.weights_sha256 for m, _ in mean([one, other]).provenance.members}) == 2

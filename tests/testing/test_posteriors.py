@@ -4,23 +4,27 @@ from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from cli.errors import UserError
 from pipelines.storage.folder import Folder
-from vgg.ensemble import EnsembleOptions, ensemble, pairs, read_test
+from vgg.ensemble import EnsembleOptions, ensemble, ranked_pairs, read_posteriors
 from vgg.testing import posteriors
 from vgg.testing.posteriors import Posteriors, mean
-from vgg.testing.provenance import Member, Provenance
+from vgg.testing.provenance import EnsembleMember, Provenance
 
 
 def member(net="d-1", scale=256, protocol="dense", weights=None):
-    return Member(net, weights or f"sha of {net}", "paper-d", "D", "256", protocol, scale, "scores", 1, "fp32")
+    return EnsembleMember(
+        net, weights or f"sha of {net}", "paper-d", "D", "256", protocol, scale, "scores", 1, "fp32"
+    )
 
 
 def made_up(seed, of=None, images=60, classes=5):
     rng = np.random.default_rng(seed)
     odds_NK = rng.exponential(1, (images, classes))
-    about = Provenance(
+    provenance = Provenance(
         "digest of the data",
         "photos",
         "val",
@@ -29,8 +33,8 @@ def made_up(seed, of=None, images=60, classes=5):
         ((of or member(), 1.0),),
     )
     labels_N = np.random.default_rng(0).integers(0, classes, images).astype(np.int32)
-    shares_NK = (odds_NK / odds_NK.sum(1, keepdims=True)).astype(np.float32)
-    return Posteriors(about, tuple(f"é{i}.jpg" for i in range(images)), labels_N, shares_NK)
+    posteriors_NK = (odds_NK / odds_NK.sum(1, keepdims=True)).astype(np.float32)
+    return Posteriors(provenance, tuple(f"é{i}.jpg" for i in range(images)), labels_N, posteriors_NK)
 
 
 @pytest.fixture
@@ -42,40 +46,52 @@ def test_what_is_read_is_what_was_written(folder):
     written = made_up(1)
     digest = posteriors.write(folder, "p.arrow", written)
     found = posteriors.read(folder, "p.arrow")
-    assert (found.about, found.keys, found.digest) == (written.about, written.keys, digest)
+    assert (found.provenance, found.keys, found.digest) == (written.provenance, written.keys, digest)
     np.testing.assert_array_equal(found.posteriors_NK, written.posteriors_NK)
     np.testing.assert_array_equal(found.labels_N, written.labels_N)
 
 
-def test_any_byte_changed_is_told(folder, tmp_path):
+def test_any_changed_byte_is_reported(folder, tmp_path):
     """In what is kept by the digest, elsewhere by Arrow: never a crash, never taken for what it was."""
     posteriors.write(folder, "p.arrow", made_up(1))
     file = tmp_path / "p.arrow"
     sound, expected = file.read_bytes(), posteriors.read(folder, "p.arrow")
     rng = np.random.default_rng(0)
-    told = 0
+    reported = 0
     for place in rng.integers(0, len(sound), 400):
         damaged = bytearray(sound)
         damaged[place] ^= 1 << rng.integers(0, 8)
         file.write_bytes(damaged)
-        with suppress(ValueError):
+        with suppress(UserError):
             found = posteriors.read(folder, "p.arrow")
             assert found.digest == expected.digest  # padding, or a word that says no more than others do
             continue
-        told += 1
-    assert told > 200
+        reported += 1
+    assert reported > 200
 
 
 @pytest.mark.parametrize("size", [0, 10, 500])
-def test_a_truncated_file_is_told(folder, tmp_path, size):
+def test_a_truncated_file_is_reported(folder, tmp_path, size):
     posteriors.write(folder, "p.arrow", made_up(1))
     (tmp_path / "p.arrow").write_bytes((tmp_path / "p.arrow").read_bytes()[:size])
-    with pytest.raises(ValueError, match=r"p\.arrow"):
+    with pytest.raises(UserError, match=r"p\.arrow"):
         posteriors.read(folder, "p.arrow")
 
 
-def test_a_missing_file_is_told(folder):
-    with pytest.raises(ValueError, match=r"no file .*p\.arrow"):
+@pytest.mark.parametrize("metadata", [None, b"no JSON", b"[1]", b'{"format": 1}', b'{"format": 2}'])
+def test_another_arrow_file_is_reported(folder, metadata):
+    """Of another program, of another version, or with metadata that are none."""
+    table = pa.table({"key": ["a"], "label": [1]})
+    if metadata is not None:
+        table = table.replace_schema_metadata({"vgg.posteriors": metadata})
+    with folder.writing("p.arrow") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(UserError, match=r"p\.arrow"):
+        posteriors.read(folder, "p.arrow")
+
+
+def test_a_missing_file_is_reported(folder):
+    with pytest.raises(UserError, match=r"no file .*p\.arrow"):
         posteriors.read(folder, "p.arrow")
 
 
@@ -85,7 +101,7 @@ def test_an_ensemble_of_one_net_is_that_net(folder, tmp_path):
     out = ensemble(EnsembleOptions((str(tmp_path / "one"),), str(tmp_path / "out"))).folder
     fused = posteriors.read(out, "posteriors.arrow")
     np.testing.assert_array_equal(fused.posteriors_NK, one.posteriors_NK)
-    assert fused.about == one.about
+    assert fused.provenance == one.provenance
 
 
 def test_the_mean_weighs_all_alike(folder):
@@ -93,18 +109,18 @@ def test_the_mean_weighs_all_alike(folder):
     fused = mean([first, second, third])
     expected = (first.posteriors_NK.astype(np.float64) + second.posteriors_NK + third.posteriors_NK) / 3
     np.testing.assert_allclose(fused.posteriors_NK, expected, atol=1e-7)
-    assert dict(fused.about.members) == {member(f"d-{seed}"): pytest.approx(1 / 3) for seed in (1, 2, 3)}
+    assert dict(fused.provenance.members) == {member(f"d-{seed}"): pytest.approx(1 / 3) for seed in (1, 2, 3)}
     again = mean([mean([first, second]), third])
-    assert dict(again.about.members)[member("d-1")] == pytest.approx(1 / 4)
+    assert dict(again.provenance.members)[member("d-1")] == pytest.approx(1 / 4)
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda p: replace(p, about=replace(p.about, data="another digest")), "different data sets"),
-        (lambda p: replace(p, about=replace(p.about, split="train")), "different splits"),
-        (lambda p: replace(p, about=replace(p.about, classes=tuple("bacde"))), "different orders"),
-        (lambda p: replace(p, about=replace(p.about, classes=tuple("vwxyz"))), "different classes"),
+        (lambda p: replace(p, provenance=replace(p.provenance, data="another digest")), "different data sets"),
+        (lambda p: replace(p, provenance=replace(p.provenance, split="train")), "different splits"),
+        (lambda p: replace(p, provenance=replace(p.provenance, classes=tuple("bacde"))), "different orders"),
+        (lambda p: replace(p, provenance=replace(p.provenance, classes=tuple("vwxyz"))), "different classes"),
         (lambda p: replace(p, keys=p.keys[::-1]), "different images"),
         (lambda p: replace(p, labels_N=p.labels_N[::-1].copy()), "different images"),
     ],
@@ -113,14 +129,14 @@ def test_what_does_not_fit_is_not_fused(folder, tmp_path, change, reason):
     posteriors.write(folder.child("one"), "posteriors.arrow", made_up(1))
     posteriors.write(folder.child("other"), "posteriors.arrow", change(made_up(2, member("e-1"))))
     tests = (str(tmp_path / "one"), str(tmp_path / "other"))
-    with pytest.raises(ValueError, match=rf"d-1 dense 256 and e-1 dense 256 cannot be fused: .*{reason}"):
+    with pytest.raises(UserError, match=rf"d-1 dense 256 and e-1 dense 256 cannot be fused: .*{reason}"):
         ensemble(EnsembleOptions(tests, str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
 
 def test_the_best_pair_has_the_fewest_errors(folder, tmp_path):
     tests = [made_up(seed, member(f"d-{seed}")) for seed in range(6)]
-    found = pairs(tests)
+    found = ranked_pairs(tests)
     assert len(found) == 15
     wrong = {}
     for i in range(6):
@@ -141,10 +157,10 @@ def test_the_best_pair_has_the_fewest_errors(folder, tmp_path):
 
 def test_the_best_pair_of_one_is_refused(folder, tmp_path):
     posteriors.write(folder, "posteriors.arrow", made_up(1))
-    with pytest.raises(ValueError, match="at least two"):
+    with pytest.raises(UserError, match="at least two"):
         ensemble(EnsembleOptions((str(tmp_path),), str(tmp_path / "out"), best_pair=True))
 
 
-def test_a_test_is_named_by_folder_or_file(folder, tmp_path):
+def test_a_result_is_named_by_folder_or_file(folder, tmp_path):
     posteriors.write(folder, "posteriors.arrow", made_up(1))
-    assert read_test(str(tmp_path)).digest == read_test(str(tmp_path / "posteriors.arrow")).digest
+    assert read_posteriors(str(tmp_path)).digest == read_posteriors(str(tmp_path / "posteriors.arrow")).digest

@@ -114,7 +114,7 @@ def test_multi_crop_is_the_mean_over_crops_one_at_a_time(net, dtype):
 
 
 class Counting(nn.Module):
-    """Believes equally in both classes; remembers how many crops of which shape it was shown."""
+    """Scores both classes equally; records the shape of every crop that it is shown."""
 
     def __init__(self):
         super().__init__()
@@ -127,8 +127,8 @@ class Counting(nn.Module):
 
 def test_multi_crop_at_three_scales_shows_150_crops_an_image():
     net = Counting()
-    for part in Evaluation("multi-crop", (256, 384, 512)).parts:
-        multi_crop(net, torch.zeros(1, 3, part.scale, part.scale + 40), side=224)
+    for pass_ in Evaluation("multi-crop", (256, 384, 512)).passes:
+        multi_crop(net, torch.zeros(1, 3, pass_.scale, pass_.scale + 40), side=224)
     assert net.shown == [(3, 224, 224)] * 150
 
 
@@ -163,13 +163,13 @@ def test_scales_follow_from_the_training_scale(crop, side, single, several):
 
 
 def test_both_is_dense_and_multi_crop_at_every_scale():
-    assert Evaluation("both", (256, 384)).parts == (
+    assert Evaluation("both", (256, 384)).passes == (
         Pass("dense", 256),
         Pass("dense", 384),
         Pass("multi-crop", 256),
         Pass("multi-crop", 384),
     )
-    assert Evaluation("single-crop", (256,)).parts == (Pass("single-crop", 256),)
+    assert Evaluation("single-crop", (256,)).passes == (Pass("single-crop", 256),)
 
 
 def test_mirrors_follow_the_images():

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from cli.errors import UserError
 from pipelines.storage.folder import Folder
 from vgg.weights import checkpoint
 from vgg.weights.state import model_state, optimizer_state, restore_optimizer, weights_sha256
@@ -33,13 +34,13 @@ def steps(run):
 
 def test_what_is_written_is_read(run):
     checkpoint.write(run, state(10, 0.25), best=True)
-    got, passed = checkpoint.newest(run)
-    assert passed == []
+    got, skipped = checkpoint.read_newest(run)
+    assert skipped == []
     assert got.step == 10
     assert torch.equal(got.model["w"], torch.full((4, 3), 0.25))
     assert torch.equal(got.optimizer["0.momentum_buffer"], torch.full((4, 3), -0.25))
     assert torch.equal(got.losses, torch.linspace(2, 1, 10))
-    assert got.about == {"validations": [{"step": 10, "top1": 0.5}], "note": "x"}
+    assert got.metadata == {"validations": [{"step": 10, "top1": 0.5}], "note": "x"}
 
 
 def test_manifest_holds_the_digests_of_the_files(run, tmp_path):
@@ -56,9 +57,9 @@ def test_last_and_best_are_kept_and_no_more(run):
     for step, best in [(1, True), (2, False), (3, True), (4, False), (5, False)]:
         checkpoint.write(run, state(step), best=best)
     assert steps(run) == ["step-00000003", "step-00000005"]
-    assert checkpoint.newest(run)[0].step == 5
-    assert checkpoint.find(run.uri).step == 3
-    assert checkpoint.find(f"{run.uri}/checkpoints/step-00000005").step == 5
+    assert checkpoint.read_newest(run)[0].step == 5
+    assert checkpoint.open_checkpoint(run.uri).step == 3
+    assert checkpoint.open_checkpoint(f"{run.uri}/checkpoints/step-00000005").step == 5
 
 
 def test_a_checkpoint_cut_off_while_written_does_not_count(run, tmp_path):
@@ -66,13 +67,13 @@ def test_a_checkpoint_cut_off_while_written_does_not_count(run, tmp_path):
     checkpoint.write(run, state(2), best=True)
     checkpoint.write(run, state(3), best=False)
     (tmp_path / "run" / "checkpoints" / "step-00000003" / "manifest.json").unlink()
-    assert checkpoint.newest(run)[0].step == 2
+    assert checkpoint.read_newest(run)[0].step == 2
     checkpoint.write(run, state(4), best=False)
     assert steps(run) == ["step-00000002", "step-00000004"]
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
-def test_a_damaged_checkpoint_is_told_of_and_the_one_before_is_taken(run, tmp_path, damage):
+def test_a_damaged_checkpoint_is_skipped_with_its_reason_for_the_one_before(run, tmp_path, damage):
     checkpoint.write(run, state(1), best=True)
     checkpoint.write(run, state(2), best=False)
     file = tmp_path / "run" / "checkpoints" / "step-00000002" / "model.safetensors"
@@ -82,19 +83,19 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_is_taken(run, tmp_pa
     else:
         data[-1] ^= 1
         file.write_bytes(data if damage == "flip" else data[:-1])
-    got, passed = checkpoint.newest(run)
+    got, skipped = checkpoint.read_newest(run)
     assert got.step == 1
-    assert len(passed) == 1
-    assert "step-00000002" in passed[0]
-    assert "model.safetensors" in passed[0]
+    assert len(skipped) == 1
+    assert "step-00000002" in skipped[0]
+    assert "model.safetensors" in skipped[0]
     with pytest.raises(checkpoint.DamagedCheckpoint):
-        checkpoint.find(f"{run.uri}/checkpoints/step-00000002")
+        checkpoint.open_checkpoint(f"{run.uri}/checkpoints/step-00000002")
 
 
 def test_nothing_there(run, tmp_path):
-    assert checkpoint.newest(run) == (None, [])
-    with pytest.raises(ValueError, match="neither a checkpoint nor a run's folder"):
-        checkpoint.find(str(tmp_path))
+    assert checkpoint.read_newest(run) == (None, [])
+    with pytest.raises(UserError, match="neither a checkpoint nor a run's folder"):
+        checkpoint.open_checkpoint(str(tmp_path))
 
 
 def test_unknown_file_system():
@@ -151,7 +152,7 @@ def test_training_goes_on_bit_for_bit(run, optimizer_class):
     kept = checkpoint.Checkpoint(2, model_state(first), optimizer_state(optimizer), torch.zeros(2), {})
     checkpoint.write(run, kept, best=True)
     second, optimizer = fresh()
-    taken, _ = checkpoint.newest(run)
+    taken, _ = checkpoint.read_newest(run)
     second.load_state_dict(taken.model)
     restore_optimizer(optimizer, taken.optimizer)
     advance(second, optimizer, 3)

@@ -9,6 +9,7 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 
+from cli.errors import UserError
 from tests.photos import picture
 from vgg import predict
 from vgg.weights.open_net import TORCHVISION_MEAN, TORCHVISION_STD, open_net
@@ -60,7 +61,7 @@ def test_what_is_no_net_is_refused_by_name(tmp_path, name):
         torch.save([1, 2], file)
     else:
         torch.save({"conv1.weight": torch.zeros(1)}, file)
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(UserError, match=name):
         open_net(str(file))
 
 
@@ -94,8 +95,22 @@ def test_predictions_are_printed_and_drawn(vgg11, tmp_path, capsys, monkeypatch)
         assert len(image.convert("RGB").getcolors(2**24)) > 1000, "the photo is not in the picture"
 
 
-def test_a_file_that_is_no_image_is_named(vgg11, tmp_path, capsys, monkeypatch):
-    (tmp_path / "notes.jpg").write_text("no image")
-    code, said = answer(capsys, monkeypatch, tmp_path / "notes.jpg", "--net", vgg11[1])
+def broken_png(file):
+    """An image whose header is sound: PIL raises a SyntaxError only when it reads the pixels."""
+    picture(256, 256, seed=4).save(file)
+    data = bytearray(file.read_bytes())
+    place = data.index(b"IDAT", data.index(b"IDAT") + 4)
+    data[place : place + 4] = b"\0\0\0\0"
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["text", "broken"])
+def test_a_file_that_is_no_image_is_named(vgg11, tmp_path, capsys, monkeypatch, kind):
+    file = tmp_path / "notes.png"
+    if kind == "text":
+        file.write_text("no image")
+    else:
+        broken_png(file)
+    code, said = answer(capsys, monkeypatch, file, "--net", vgg11[1])
     assert code == 2
-    assert "notes.jpg cannot be read as an image" in said.err.replace("\n", "")
+    assert "notes.png cannot be read as an image" in said.err.replace("\n", "")

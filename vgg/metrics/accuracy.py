@@ -1,4 +1,4 @@
-"""What posteriors are worth: errors to the image, their intervals, accuracy by class, calibration.
+"""Accuracy of class probabilities: exact error counts, their intervals, accuracy per class, calibration.
 
 Shapes: N images, K classes.
 """
@@ -8,27 +8,28 @@ from typing import Any
 
 import numpy as np
 
-RESAMPLES = 10_000
+from cli.errors import UserError
 
+BOOTSTRAP_SAMPLES = 10_000
 
 CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Counts over every image, and what follows from them. Errors and intervals are in percent."""
+    """Counts over all images, and the metrics derived from them. Errors and intervals are in percent."""
 
     seen: int
     top1_wrong: int
     top5_wrong: int
-    """Images whose true class is not among the five best (none where there are no more than five)."""
+    """Images whose true class is not among the five best-scored (none if there are at most five classes)."""
     top1_interval: tuple[float, float]
     """95 % bootstrap interval of the top-1 error."""
     top5_interval: tuple[float, float]
     calibration_error: float
-    """Expected calibration error (Guo et al. 2017): mean distance of confidence from accuracy, a fraction."""
+    """Expected calibration error (Guo et al. 2017), a fraction: mean gap between confidence and accuracy."""
     class_accuracy_K: tuple[float | None, ...]
-    """Top-1 accuracy by true class, as a fraction; None for a class without images."""
+    """Top-1 accuracy of each true class, a fraction; None for a class without images."""
 
     @property
     def top1_error(self) -> float:
@@ -41,7 +42,7 @@ class Accuracy:
         return 100 * self.top5_wrong / self.seen
 
     def to_json(self) -> dict[str, Any]:
-        """For result.json."""
+        """The fields of result.json."""
         return {
             "images": self.seen,
             "top1_wrong": self.top1_wrong,
@@ -56,7 +57,7 @@ class Accuracy:
 
 
 def ranks(posteriors_NK: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
-    """Place of the true class among the classes, 0 the best, int64 [N]; of equals, the first comes first."""
+    """Rank of the true class, int64 [N]: 0 if it is the best-scored; ties go to the lower class index."""
     rows = np.arange(len(labels_N))
     true_N1 = posteriors_NK[rows, labels_N][:, None]
     earlier_NK = np.arange(posteriors_NK.shape[1]) < labels_N[:, None]
@@ -64,10 +65,10 @@ def ranks(posteriors_NK: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
 
 
 def accuracy(posteriors_NK: np.ndarray, labels_N: np.ndarray) -> Accuracy:
-    """Score posteriors against the true classes. ValueError where there is no image."""
+    """Compare posteriors with the true classes. UserError if there is no image."""
     seen, classes = posteriors_NK.shape
     if seen == 0:
-        raise ValueError("there is no image to score")
+        raise UserError("there is no image to score")
     rank_N = ranks(posteriors_NK, labels_N)
     top1_wrong, top5_wrong = int((rank_N >= 1).sum()), int((rank_N >= 5).sum())
     images_K = np.bincount(labels_N, minlength=classes)
@@ -86,12 +87,12 @@ def accuracy(posteriors_NK: np.ndarray, labels_N: np.ndarray) -> Accuracy:
 
 
 def bootstrap_interval(wrong: int, seen: int) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of an error, in percent.
+    """95 % percentile bootstrap interval of an error rate, in percent.
 
-    Drawing `seen` of the images with replacement draws each wrong one with probability `wrong / seen`: the
-    number of wrong ones drawn is binomial, so that nothing need be drawn image by image.
+    Resampling `seen` images with replacement hits a wrong one with probability `wrong / seen` each time, so the
+    number of wrong ones in a resample is binomial and no image need be drawn.
     """
-    resampled = np.random.Generator(np.random.Philox(key=0)).binomial(seen, wrong / seen, RESAMPLES)
+    resampled = np.random.Generator(np.random.Philox(key=0)).binomial(seen, wrong / seen, BOOTSTRAP_SAMPLES)
     low, high = np.percentile(resampled, [2.5, 97.5])
     return float(100 * low / seen), float(100 * high / seen)
 

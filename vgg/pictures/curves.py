@@ -1,4 +1,4 @@
-"""Learning curves. Figures are made without pyplot, so any thread may draw."""
+"""Learning curves. Drawn without pyplot, so any thread may draw."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -13,42 +14,11 @@ from vgg.pictures.style import BLUE, ORANGE
 
 
 def training_curves(losses: Sequence[float], validations: Sequence[dict[str, Any]]) -> Figure:
-    """Training loss by step, and validation errors with the learning rate's drops."""
+    """Training and validation loss by step, and validation errors with the learning rate's drops."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    steps = np.arange(1, len(losses) + 1)
-    window = max(1, len(losses) // 40)
-    smooth = _running_mean(np.asarray(losses, float), window)
-    left.plot(steps, losses, color=BLUE, alpha=0.25, linewidth=1)
-    dot = "o" if len(losses) == 1 else None  # a line of one point is not seen
-    left.plot(steps[window - 1 :], smooth, color=BLUE, marker=dot, label=f"training, mean of {window:,}")
-    if validations:
-        at = [v["step"] for v in validations]
-        style = {"marker": "o", "markersize": 3}
-        left.plot(at, [v["loss"] for v in validations], color=ORANGE, label="validation", **style)
-        right.plot(at, [100 * (1 - v["top1"]) for v in validations], color=BLUE, label="top-1", **style)
-        right.plot(at, [100 * (1 - v["top5"]) for v in validations], color=ORANGE, label="top-5", **style)
-        for before, now in pairwise(validations):
-            if now["lr"] < before["lr"]:
-                right.axvline(before["step"], color="gray", linewidth=0.8, linestyle=":")
-                right.annotate(
-                    f"lr {now['lr']:.0e}",
-                    (before["step"], 0.98),
-                    xycoords=("data", "axes fraction"),
-                    xytext=(-2, 0),
-                    textcoords="offset points",
-                    rotation=90,
-                    ha="right",
-                    va="top",
-                    fontsize=8,
-                    color="gray",
-                )
-        right.set_ylim(0, None)
-    else:
-        right.text(0.5, 0.5, "not validated yet", ha="center", color="gray", transform=right.transAxes)
-    left.set_ylim(*_loss_range(losses, [v["loss"] for v in validations]))
-    left.set(xlabel="step", ylabel="loss, nats", title="Loss")
-    right.set(xlabel="step", ylabel="error, %", title="Validation error")
+    _draw_losses(left, losses, validations)
+    _draw_errors(right, validations)
     for axes in (left, right):
         axes.grid(alpha=0.2)
         axes.spines[["top", "right"]].set_visible(False)
@@ -57,6 +27,48 @@ def training_curves(losses: Sequence[float], validations: Sequence[dict[str, Any
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
     return figure
+
+
+def _draw_losses(axes: Axes, losses: Sequence[float], validations: Sequence[dict[str, Any]]) -> None:
+    steps = np.arange(1, len(losses) + 1)
+    window = max(1, len(losses) // 40)
+    smooth = _running_mean(np.asarray(losses, float), window)
+    axes.plot(steps, losses, color=BLUE, alpha=0.25, linewidth=1)
+    marker = "o" if len(losses) == 1 else None  # a line of one point is invisible
+    axes.plot(steps[window - 1 :], smooth, color=BLUE, marker=marker, label=f"training, mean of {window:,}")
+    validation_losses = [v["loss"] for v in validations]
+    if validations:
+        at = [v["step"] for v in validations]
+        axes.plot(at, validation_losses, color=ORANGE, label="validation", marker="o", markersize=3)
+    axes.set_ylim(*_loss_range(losses, validation_losses))
+    axes.set(xlabel="step", ylabel="loss, nats", title="Loss")
+
+
+def _draw_errors(axes: Axes, validations: Sequence[dict[str, Any]]) -> None:
+    axes.set(xlabel="step", ylabel="error, %", title="Validation error")
+    if not validations:
+        axes.text(0.5, 0.5, "not validated yet", ha="center", color="gray", transform=axes.transAxes)
+        return
+    at = [v["step"] for v in validations]
+    for key, label, colour in (("top1", "top-1", BLUE), ("top5", "top-5", ORANGE)):
+        errors = [100 * (1 - v[key]) for v in validations]
+        axes.plot(at, errors, color=colour, label=label, marker="o", markersize=3)
+    for before, after in pairwise(validations):
+        if after["lr"] < before["lr"]:
+            axes.axvline(before["step"], color="gray", linewidth=0.8, linestyle=":")
+            axes.annotate(
+                f"lr {after['lr']:.0e}",
+                (before["step"], 0.98),
+                xycoords=("data", "axes fraction"),
+                xytext=(-2, 0),
+                textcoords="offset points",
+                rotation=90,
+                ha="right",
+                va="top",
+                fontsize=8,
+                color="gray",
+            )
+    axes.set_ylim(0, None)
 
 
 @dataclass(frozen=True)
@@ -70,11 +82,11 @@ class Curve:
     """Top-1, percent."""
 
 
-def compared_curves(curves_of: Sequence[Curve]) -> Figure:
-    """Validation errors of several trainings over each other."""
+def compared_curves(curves: Sequence[Curve]) -> Figure:
+    """Validation errors of several trainings in one diagram."""
     figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots()
-    for curve in curves_of:
+    for curve in curves:
         axes.plot(curve.images, curve.errors, marker="o", markersize=3, label=curve.name)
     axes.set(xlabel="training images seen", ylabel="top-1 validation error, %", ylim=(0, None))
     axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -85,7 +97,7 @@ def compared_curves(curves_of: Sequence[Curve]) -> Figure:
 
 
 def _running_mean(values_N: np.ndarray, window: int) -> np.ndarray:
-    """Mean of each `window` successive values, of those that are numbers."""
+    """Mean of each `window` successive values, NaN and infinity left out."""
     if not len(values_N):
         return values_N
     finite_N = np.isfinite(values_N)
@@ -94,9 +106,9 @@ def _running_mean(values_N: np.ndarray, window: int) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _loss_range(*training_curves: Sequence[float]) -> tuple[float | None, float | None]:
-    """What to show of these losses, where a single spike must not flatten the rest."""
-    values = np.concatenate([np.asarray(curve, float) for curve in training_curves])
+def _loss_range(*curves: Sequence[float]) -> tuple[float | None, float | None]:
+    """Limits of the loss axis, so that a single spike does not flatten the rest."""
+    values = np.concatenate([np.asarray(curve, float) for curve in curves])
     values = values[np.isfinite(values)]
     if not len(values):
         return None, None

@@ -1,4 +1,4 @@
-"""Images with what a net makes of them: filters, inputs, predictions. Drawn without pyplot, so on any thread.
+"""Montages of filters, inputs and predictions. Drawn without pyplot, so any thread may draw.
 
 Shapes: B images, H and W sides in pixels, C = 3 (RGB), O output and I input channels.
 """
@@ -14,7 +14,7 @@ from vgg.pictures.style import BLUE, GREEN, RED, short_name
 
 
 def filter_montage(weights_OIHW: np.ndarray) -> Figure:
-    """First-layer filters as colour tiles, each stretched to its own range."""
+    """First-layer filters as colour tiles, each scaled to its own range."""
     low = weights_OIHW.min(axis=(1, 2, 3), keepdims=True)
     high = weights_OIHW.max(axis=(1, 2, 3), keepdims=True)
     tiles = ((weights_OIHW - low) / np.maximum(high - low, 1e-12)).transpose(0, 2, 3, 1)
@@ -31,24 +31,28 @@ def input_montage(pixels_BHWC: np.ndarray, labels: Sequence[str]) -> Figure:
 def prediction_montage(
     pixels_BHWC: np.ndarray, true: Sequence[str], predicted: Sequence[str], confidence: Sequence[float]
 ) -> Figure:
-    """Validation crops with the best-scored class: green where it is right, red with the truth where not."""
+    """Validation crops with the predicted class: in green if correct, else in red with the true class.
+
+    `confidence`: probability of each predicted class.
+    """
     titles, colours = [], []
-    for truth, guess, share in zip(true, predicted, confidence, strict=True):
+    for truth, guess, probability in zip(true, predicted, confidence, strict=True):
         right = truth == guess
-        titles.append(f"{short_name(guess)}\n{share:.0%}" + ("" if right else f", is {short_name(truth, 12)}"))
+        truth_note = "" if right else f", is {short_name(truth, 12)}"
+        titles.append(f"{short_name(guess)}\n{probability:.0%}{truth_note}")
         colours.append(GREEN if right else RED)
     return _montage(list(np.clip(pixels_BHWC / 255, 0, 1)), titles, colours, "Predictions", 1.4)
 
 
 def ranked_predictions(images_HWC: Sequence[np.ndarray], best: Sequence[Sequence[tuple[str, float]]]) -> Figure:
-    """Images (uint8), each beside the classes that a net believes in most and how much (a fraction)."""
+    """Images (uint8), each beside a bar chart of its most probable classes: (name, probability)."""
     figure = Figure(figsize=(9, 2.6 * len(images_HWC)), layout="constrained")
     grid = figure.subplots(len(images_HWC), 2, squeeze=False)
     for (picture, bars), image_HWC, classes in zip(grid, images_HWC, best, strict=True):
         picture.imshow(image_HWC)
         picture.axis("off")
         places = range(len(classes))
-        bars.barh(places, [share for _, share in classes], color=BLUE)
+        bars.barh(places, [probability for _, probability in classes], color=BLUE)
         bars.set_yticks(places, [short_name(name, 30) for name, _ in classes])
         bars.invert_yaxis()
         bars.set_xlim(0, 1)

@@ -1,41 +1,41 @@
-"""The paper's results as data: what our figures stand beside. Errors are in percent, top-1 and top-5."""
+"""Published results as data, which ours are compared with. Errors are in percent, top-1 and top-5."""
 
 from dataclasses import dataclass
 
 PAPER_CLASSES = 1000
-"""What tells ImageNet's classes, which the paper's figures are of, from those of other data."""
-
+"""Data with this number of classes is taken for ILSVRC-2012, which the paper's results are on."""
 
 FIXED_256, FIXED_384, JITTERED = "256", "384", "256-512"
-"""Training scales S, as `vgg.testing.provenance.Member.trained_at` names them."""
-
+"""Training scales S, in the form of `vgg.testing.provenance.EnsembleMember.trained_at`."""
 
 MULTI_SCALE = {FIXED_256: (224, 256, 288), FIXED_384: (352, 384, 416), JITTERED: (256, 384, 512)}
-
 
 ONE_SCALE = {FIXED_256: (256,), FIXED_384: (384,), JITTERED: (384,)}
 """Test scales Q by training scale (sections 4.1 and 4.2)."""
 
-
 Errors = tuple[float | None, float | None]
+"""Top-1 and top-5 error in percent; None if it was not published."""
 
 
 @dataclass(frozen=True)
 class ResultKey:
-    """A test: which nets (configuration @ training scale), how, at which scales."""
+    """What a result is of: results with equal keys are compared with each other."""
 
     nets: tuple[str, ...]
+    """Sorted, each as CONFIGURATION@TRAINING SCALE: D@256-512."""
     protocol: str
     scales: tuple[int, ...]
+    """Test scales Q."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table; `tested` is what of ours stands beside it, where we can have it."""
+    """A row of a table of the paper."""
 
     label: str
-    paper: Errors
-    tested: ResultKey | None
+    errors: Errors
+    key: ResultKey | None
+    """Of our result that is compared with it; None for other people's nets."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +54,19 @@ def _by_training_scale(number: int, title: str, errors: dict[str, dict[str, Erro
         title,
         tuple(
             Row(
-                f"{configuration}, S = {trained_at}, Q = {', '.join(map(str, scales[trained_at]))}",
-                found,
-                ResultKey((f"{configuration}@{trained_at}",), "dense", scales[trained_at]),
+                f"{configuration}, S = {training_scale}, Q = {', '.join(map(str, scales[training_scale]))}",
+                row_errors,
+                ResultKey((f"{configuration}@{training_scale}",), "dense", scales[training_scale]),
             )
             for configuration, by_scale in errors.items()
-            for trained_at, found in by_scale.items()
+            for training_scale, row_errors in by_scale.items()
         ),
     )
 
 
 _SEVEN = ("C@256", "C@384", "D@256", "D@256-512", "D@384", "E@256", "E@384")
 
-
 _TWO = ("D@256-512", "E@256-512")
-
 
 TABLES = (
     _by_training_scale(
@@ -144,7 +142,6 @@ TABLES = (
     ),
 )
 
-
 TINY_IMAGENET = {
     "A": (64.09, 47.52),
     "B": (59.99, 46.57),
@@ -152,17 +149,19 @@ TINY_IMAGENET = {
     "C": (61.55, None),
     "E": (64.37, 47.57),
 }
-"""Top-1 errors at 64×64 of two published studies, 200 classes: one with batch normalisation, Adam and early
-stopping; the best found of a plain VGG in 100 epochs."""
+"""Top-1 errors on Tiny ImageNet, 64×64, 200 classes, of two published studies: one with batch normalisation,
+Adam and early stopping, which ours are compared with; and the best found of a plain VGG in 100 epochs."""
 
 
-def published(tested: ResultKey, classes: int, data: str) -> Errors:
-    """What a test of ours stands beside: the paper's where the data has ImageNet's classes, a published study's
-    where it is Tiny ImageNet, else nothing. `data`: name of its source.
+def reference_errors(key: ResultKey, classes: int, source: str) -> Errors:
+    """The published errors to compare a result with; (None, None) if there are none.
+
+    The paper's on data with ImageNet's number of classes, a published study's if `source`, the name of the data
+    set, says Tiny ImageNet.
     """
     if classes == PAPER_CLASSES:
-        found = [row.paper for table in TABLES for row in table.rows if row.tested == tested]
-        return found[0] if found else (None, None)
-    if classes == 200 and "tiny" in data.lower() and len(tested.nets) == 1:
-        return TINY_IMAGENET.get(tested.nets[0].partition("@")[0], (None, None))[0], None
+        rows = [row.errors for table in TABLES for row in table.rows if row.key == key]
+        return rows[0] if rows else (None, None)
+    if classes == 200 and "tiny" in source.lower() and len(key.nets) == 1:
+        return TINY_IMAGENET.get(key.nets[0].partition("@")[0], (None, None))[0], None
     return None, None

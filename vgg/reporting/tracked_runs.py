@@ -1,47 +1,52 @@
-"""What an experiment of MLflow holds: its runs, and their learning curves."""
+"""The runs of an MLflow experiment, and the learning curves of its trainings."""
 
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cli.errors import UserError
+from vgg.pictures.curves import Curve
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-from vgg.pictures.curves import Curve
 
 CURVE_POINTS = 2000
 
 
 def tracked_runs(uri: str, experiment: str) -> "tuple[MlflowClient, str, list[Run]]":
-    """All runs of an experiment, the newest first."""
+    """A client, the experiment's id and all its runs, the newest first.
+
+    UserError if the server does not answer or has no such experiment.
+    """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     import mlflow
     from mlflow.exceptions import MlflowException
 
     client = mlflow.MlflowClient(uri)
     try:
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            raise ValueError(
+        stored = client.get_experiment_by_name(experiment)
+        if stored is None:
+            raise UserError(
                 f"{uri} has no experiment {experiment!r}: train or evaluate with --track {uri} first"
             )
         runs: list[Any] = []
         page = None
         while page is None or page.token:
             page = client.search_runs(
-                [found.experiment_id],
+                [stored.experiment_id],
                 max_results=1000,
                 order_by=["start_time DESC"],
                 page_token=page.token if page is not None else None,
             )
             runs += page
     except MlflowException as error:
-        raise ValueError(f"the MLflow server {uri} does not answer: {error}") from error
-    return client, found.experiment_id, runs
+        raise UserError(f"the MLflow server {uri} does not answer: {error}") from error
+    return client, stored.experiment_id, runs
 
 
 def learning_curves(client: "MlflowClient", runs: "Sequence[Run]") -> list[Curve]:
-    """Validation error by epoch of every training."""
+    """Top-1 validation errors of every training by the number of training images seen."""
     curves = []
     for run in runs:
         if run.data.tags.get("kind") != "train" or "val/top1_error" not in run.data.metrics:

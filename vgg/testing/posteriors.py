@@ -1,7 +1,7 @@
-"""Posteriors of a data set, saved so that nets can be fused without being run again.
+"""Class probabilities of a data set, saved so that nets can be fused without scoring the images again.
 
-An Arrow IPC file of {key, label, posterior: K × float32}, one row an image in the order of the split. What they
-are of stands in the schema's metadata, with a digest of the rows.
+An Arrow IPC file of {key, label, posterior: K × float32}, one row per image in the order of the split. The
+schema's metadata holds the provenance and a digest of everything.
 
 Shapes: N images, K classes.
 """
@@ -15,37 +15,39 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cli.errors import UserError
 from pipelines.storage.folder import Folder
-from vgg.testing.provenance import Member, Provenance
+from vgg.testing.provenance import EnsembleMember, Provenance
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Posteriors:
-    """Shares of belief in each class."""
+    """Class probabilities (soft-max outputs, or means of them) of images, with their labels."""
 
-    about: Provenance
+    provenance: Provenance
     keys: tuple[str, ...]
+    """The images' keys in the data set."""
     labels_N: np.ndarray
     """int32."""
     posteriors_NK: np.ndarray
-    """float32; a row adds up to 1."""
+    """float32; each row adds up to 1."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 over whose they are, keys, labels and posteriors."""
-        digest = hashlib.sha256(json.dumps([asdict(self.about), self.keys], sort_keys=True).encode())
+        """SHA-256 over provenance, keys, labels and probabilities."""
+        digest = hashlib.sha256(json.dumps([asdict(self.provenance), self.keys], sort_keys=True).encode())
         digest.update(np.ascontiguousarray(self.labels_N, "<i4").tobytes())
         digest.update(np.ascontiguousarray(self.posteriors_NK, "<f4").tobytes())
         return digest.hexdigest()
 
 
 def write(folder: Folder, name: str, posteriors: Posteriors) -> str:
-    """Save under this name, at once; the digest of all of it."""
+    """Save under this name, atomically; returns the digest."""
     images, classes = posteriors.posteriors_NK.shape
     digest = posteriors.digest
-    about = {"format": FORMAT, "sha256": digest, **asdict(posteriors.about)}
+    metadata = {"format": FORMAT, "sha256": digest, **asdict(posteriors.provenance)}
     values = pa.array(np.ascontiguousarray(posteriors.posteriors_NK, np.float32).reshape(-1))
     table = pa.table(
         {
@@ -53,7 +55,7 @@ def write(folder: Folder, name: str, posteriors: Posteriors) -> str:
             "label": pa.array(posteriors.labels_N, pa.int32()),
             "posterior": pa.FixedSizeListArray.from_arrays(values, classes),
         }
-    ).replace_schema_metadata({"vgg.posteriors": json.dumps(about)})
+    ).replace_schema_metadata({"vgg.posteriors": json.dumps(metadata)})
     assert table.num_rows == images
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
@@ -63,48 +65,52 @@ def write(folder: Folder, name: str, posteriors: Posteriors) -> str:
 
 
 def read(folder: Folder, name: str) -> Posteriors:
-    """Read and verify. ValueError naming the file where it is missing, damaged or none of ours."""
-    where = f"{folder.uri}/{name}"
+    """Read and verify a file. UserError naming it if it is missing, damaged or of another kind."""
+    file = f"{folder.uri}/{name}"
     try:
         table = pa.ipc.open_file(pa.BufferReader(folder.read(name))).read_all()
         table.validate(full=True)  # Arrow trusts offsets otherwise, and reads beyond the file
-        about = json.loads((table.schema.metadata or {})[b"vgg.posteriors"])
-        found = about.pop("format")
-        if found != FORMAT:
-            raise ValueError(f"{where} has format {found}, this version reads {FORMAT}: evaluate again")
-        posteriors, sha256 = _from_table(table, about), about["sha256"]
+        metadata = json.loads((table.schema.metadata or {})[b"vgg.posteriors"])
+        file_format = metadata.pop("format")
+        posteriors = _from_table(table, metadata) if file_format == FORMAT else None
     except FileNotFoundError as error:
-        raise ValueError(f"no file {where}: python -m vgg.evaluate leaves posteriors") from error
-    except (OSError, pa.ArrowException, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{where} holds no posteriors, or is damaged ({error!r}): evaluate again") from error
-    if posteriors.digest != sha256:
-        raise ValueError(f"{where} is damaged: its SHA-256 is not the one it was written with; evaluate again")
+        raise UserError(f"no file {file}: python -m vgg.evaluate leaves posteriors") from error
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file} holds no posteriors, or is damaged ({error!r}): evaluate again") from error
+    if posteriors is None:
+        raise UserError(f"{file} has format {file_format}, this version reads {FORMAT}: evaluate again")
+    if posteriors.digest != metadata.get("sha256"):
+        raise UserError(f"{file} is damaged: its SHA-256 is not the one it was written with; evaluate again")
     return posteriors
 
 
-def mean(all_of_them: Sequence[Posteriors]) -> Posteriors:
-    """The mean, each with the same weight (paper, section 4.4), summed in float64.
+def mean(posteriors: Sequence[Posteriors]) -> Posteriors:
+    """The unweighted mean (paper, section 4.4), summed in float64.
 
-    ValueError, with the reason, where they are not of the same images and classes.
+    UserError, with the reason, if they differ in data set, images or classes.
     """
-    first = all_of_them[0]
-    for other in all_of_them[1:]:
-        if reason := _misfit(first, other):
-            raise ValueError(f"posteriors of {_named(first)} and {_named(other)} cannot be fused: {reason}")
+    first, count = posteriors[0], len(posteriors)
+    for other in posteriors[1:]:
+        if reason := _mismatch(first, other):
+            raise UserError(
+                f"posteriors of {_describe(first)} and {_describe(other)} cannot be fused: {reason}"
+            )
     total_NK = np.zeros(first.posteriors_NK.shape, np.float64)
-    weights: dict[Member, float] = {}
-    for each in all_of_them:
-        total_NK += each.posteriors_NK
-        for member, weight in each.about.members:
-            weights[member] = weights.get(member, 0.0) + weight / len(all_of_them)
-    posteriors_NK = (total_NK / len(all_of_them)).astype(np.float32)
+    weights: dict[EnsembleMember, float] = {}
+    for term in posteriors:
+        total_NK += term.posteriors_NK
+        for member, weight in term.provenance.members:
+            weights[member] = weights.get(member, 0.0) + weight / count
     return replace(
-        first, about=replace(first.about, members=tuple(weights.items())), posteriors_NK=posteriors_NK
+        first,
+        provenance=replace(first.provenance, members=tuple(weights.items())),
+        posteriors_NK=(total_NK / count).astype(np.float32),
     )
 
 
-def _misfit(one: Posteriors, other: Posteriors) -> str | None:
-    a, b = one.about, other.about
+def _mismatch(one: Posteriors, other: Posteriors) -> str | None:
+    """Why two cannot be averaged; None if they can."""
+    a, b = one.provenance, other.provenance
     if a.data != b.data:
         return f"they are of different data sets ({a.source} {a.data[:12]}, {b.source} {b.data[:12]})"
     if a.split != b.split:
@@ -118,22 +124,22 @@ def _misfit(one: Posteriors, other: Posteriors) -> str | None:
     return None
 
 
-def _named(posteriors: Posteriors) -> str:
-    members = [f"{m.net} {m.protocol} {m.scale}" for m, _ in posteriors.about.members]
+def _describe(posteriors: Posteriors) -> str:
+    members = [f"{m.net} {m.protocol} {m.scale}" for m, _ in posteriors.provenance.members]
     return members[0] if len(members) == 1 else f"[{', '.join(members)}]"
 
 
-def _from_table(table: pa.Table, about: dict[str, Any]) -> Posteriors:
+def _from_table(table: pa.Table, metadata: dict[str, Any]) -> Posteriors:
     column = table.column("posterior").combine_chunks()
     values = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     return Posteriors(
         Provenance(
-            about["data"],
-            about["source"],
-            about["split"],
-            tuple(about["classes"]),
-            tuple(about["class_names"]),
-            tuple((Member(**member), weight) for member, weight in about["members"]),
+            metadata["data"],
+            metadata["source"],
+            metadata["split"],
+            tuple(metadata["classes"]),
+            tuple(metadata["class_names"]),
+            tuple((EnsembleMember(**member), weight) for member, weight in metadata["members"]),
         ),
         tuple(table.column("key").to_pylist()),
         table.column("label").to_numpy().astype(np.int32),

@@ -1,11 +1,12 @@
-"""3×3 convolutions with a quarter of the products, for scoring in float32 on a CPU.
+"""3×3 convolutions with a quarter of the multiplications, for scoring in float32 on a CPU.
 
-Winograd's minimal filtering F(4×4, 3×3) (Lavin & Gray, arXiv:1509.09308): the map is cut into tiles of 4×4
-places, each is spread, with a border of one, into 6×6 numbers, a matrix product over the channels is taken for
-each of the 36, and the results are gathered into 4×4 places again. Points 0, ±√½, ±√2 and ∞, not the usual 0,
-±1, ±2, ∞: the largest error is a quarter of theirs (docs/decisions/winograd.md).
+Winograd's minimal filtering F(4×4, 3×3) (Lavin & Gray, arXiv:1509.09308): the output map is divided into
+tiles of 4×4. The input transform turns the 6×6 inputs of a tile into 36 values; each is multiplied, over
+the channels, by a matrix of transformed filters; the output transform turns the 36 products into 4×4 outputs.
+The interpolation points are 0, ±√½, ±√2 and ∞: the usual 0, ±1, ±2 and ∞ have four times the largest error
+(docs/decisions/winograd.md).
 
-Shapes: B images, H and W sides of a map, C channels read, K channels put out, T tiles of a block.
+Shapes: B images, H and W sides of a map, C input and K output channels, T tiles of a block.
 """
 
 import math
@@ -19,25 +20,23 @@ from torch import nn
 
 from vgg.net.module import VGG
 
-LANES = 32  # channels that one turn takes: what it works on stays in the first cache
-
+LANES = 32  # channels transformed at a time: a tile of them fits into the L1 cache
 
 ROOT_HALF, ROOT_TWO = np.float32(math.sqrt(0.5)), np.float32(math.sqrt(2))  # the points; their product is 1
 
-
-HALF, TWO, SUM = np.float32(0.5), np.float32(2), np.float32(2.5)  # their squares
+HALF, TWO, SUM = np.float32(0.5), np.float32(2), np.float32(2.5)  # the points' squares, and the sum of these
 
 
 @njit(nogil=True, cache=True)
-def _spread(maps_BHWC: np.ndarray, first: int, tiles_36TC: np.ndarray) -> None:
-    """Fill `tiles_36TC` with tiles `first` and on of all images, row by row; outside the map lie zeros."""
+def _transform_input(maps_BHWC: np.ndarray, first: int, tiles_36TC: np.ndarray) -> None:
+    """Transform tiles `first` to `first` + T - 1 of all images, row by row; maps are padded with zeros."""
     height, width = maps_BHWC.shape[1:3]
     down, across = (height + 3) // 4, (width + 3) // 4
     tile, half = np.empty(36 * LANES, np.float32), np.empty(36 * LANES, np.float32)
     row = 6 * LANES
-    for place in range(tiles_36TC.shape[1]):
-        image, within = divmod(first + place, down * across)
-        top, left = within // across * 4 - 1, within % across * 4 - 1
+    for tile_index in range(tiles_36TC.shape[1]):
+        image, position = divmod(first + tile_index, down * across)
+        top, left = position // across * 4 - 1, position % across * 4 - 1
         for channel in range(0, maps_BHWC.shape[3], LANES):
             for y in range(6):
                 for x in range(6):
@@ -68,24 +67,24 @@ def _spread(maps_BHWC: np.ndarray, first: int, tiles_36TC: np.ndarray) -> None:
                     tile[i + 3 * LANES], tile[i + 4 * LANES] = even + odd, even - odd
                     tile[i + 5 * LANES] = b - SUM * d + f
             for number in range(36):
-                target = tiles_36TC[number, place, channel : channel + LANES]
+                target = tiles_36TC[number, tile_index, channel : channel + LANES]
                 for i in range(LANES):
                     target[i] = tile[number * LANES + i]
 
 
 @njit(nogil=True, cache=True)
-def _gather(products_36TK: np.ndarray, first: int, bias_K: np.ndarray, maps_BHWK: np.ndarray) -> None:
-    """Fill tiles `first` and on of the maps with what the products say of their 4×4 places, plus the bias."""
+def _transform_output(products_36TK: np.ndarray, first: int, bias_K: np.ndarray, maps_BHWK: np.ndarray) -> None:
+    """Write tiles `first` to `first` + T - 1 of the output maps, bias added."""
     height, width = maps_BHWK.shape[1:3]
     down, across = (height + 3) // 4, (width + 3) // 4
     tile, half = np.empty(36 * LANES, np.float32), np.empty(24 * LANES, np.float32)
     row = 6 * LANES
-    for place in range(products_36TK.shape[1]):
-        image, within = divmod(first + place, down * across)
-        top, left = within // across * 4, within % across * 4
+    for tile_index in range(products_36TK.shape[1]):
+        image, position = divmod(first + tile_index, down * across)
+        top, left = position // across * 4, position % across * 4
         for channel in range(0, maps_BHWK.shape[3], LANES):
             for number in range(36):
-                source = products_36TK[number, place, channel : channel + LANES]
+                source = products_36TK[number, tile_index, channel : channel + LANES]
                 for i in range(LANES):
                     tile[number * LANES + i] = source[i]
             for i in range(row):
@@ -116,13 +115,12 @@ def _gather(products_36TK: np.ndarray, first: int, bias_K: np.ndarray, maps_BHWK
                         target[i] = tile[(4 * y + x) * LANES + i]
 
 
-def spread_weights(weights_KC33: torch.Tensor) -> torch.Tensor:
-    """The 36 matrices of a filter bank, float32 [36, C, K], worked out in float64."""
-    a2, b2 = 0.5, 2.0
+def transform_filters(weights_KC33: torch.Tensor) -> torch.Tensor:
+    """The 36 matrices of transformed filters, float32 [36, C, K], computed in float64."""
     rows = [[1.0, 0.0, 0.0]]
-    for own, other in ((a2, b2), (b2, a2)):
-        scale = 1 / (2 * own * (own - other))
-        rows += [[scale, scale * sign * math.sqrt(own), scale * own] for sign in (1, -1)]
+    for square, other_square in ((0.5, 2.0), (2.0, 0.5)):  # of the points ±√square
+        scale = 1 / (2 * square * (square - other_square))
+        rows += [[scale, scale * sign * math.sqrt(square), scale * square] for sign in (1, -1)]
     rows.append([0.0, 0.0, 1.0])
     g_63 = torch.tensor(rows, dtype=torch.float64)
     weights_66CK = torch.einsum("iy,kcyx,jx->ijck", g_63, weights_KC33.double(), g_63)
@@ -130,44 +128,47 @@ def spread_weights(weights_KC33: torch.Tensor) -> torch.Tensor:
 
 
 class WinogradConv(nn.Module):
-    """A 3×3 convolution with padding 1, in float32 on the CPU, without gradient."""
+    """A 3×3 convolution with padding 1, in float32 on the CPU, inference only."""
 
     weights_36CK: torch.Tensor
     bias_K: torch.Tensor
 
     def __init__(self, convolution: nn.Conv2d) -> None:
-        """Take the weights of `convolution`, whose channels are multiples of `LANES`."""
+        """Copy the weights of `convolution`, whose numbers of channels are multiples of `LANES`."""
         super().__init__()
         assert convolution.bias is not None
-        self.register_buffer("weights_36CK", spread_weights(convolution.weight.detach()))
+        self.register_buffer("weights_36CK", transform_filters(convolution.weight.detach()))
         self.register_buffer("bias_K", convolution.bias.detach().clone())
 
     def forward(self, maps_BCHW: torch.Tensor) -> torch.Tensor:
-        """[B, C, H, W] -> [B, K, H, W], in channels-last order."""
+        """[B, C, H, W] -> [B, K, H, W], channels last."""
         assert maps_BCHW.dtype == torch.float32
         maps_BHWC = maps_BCHW.permute(0, 2, 3, 1).contiguous()
         images, height, width, channels = maps_BHWC.shape
         filters = len(self.bias_K)
-        found_BHWK = maps_BHWC.new_empty(images, height, width, filters)
+        output_BHWK = maps_BHWC.new_empty(images, height, width, filters)
         tiles = images * ((height + 3) // 4) * ((width + 3) // 4)
-        # Many enough that a matrix product is fast, few enough that what passes between the steps stays cached.
+        # Enough tiles for a fast matrix product, few enough that the intermediate arrays stay cached.
         block = min(max(64, channels // 2), tiles)
-        spread_36TC = maps_BHWC.new_empty(36, block, channels)
+        inputs_36TC = maps_BHWC.new_empty(36, block, channels)
         products_36TK = maps_BHWC.new_empty(36, block, filters)
         for first in range(0, tiles, block):
             if tiles - first < block:
-                spread_36TC, products_36TK = spread_36TC[:, : tiles - first], products_36TK[:, : tiles - first]
-            _spread(maps_BHWC.numpy(), first, spread_36TC.numpy())
-            torch.bmm(spread_36TC, self.weights_36CK, out=products_36TK)
-            _gather(products_36TK.numpy(), first, self.bias_K.numpy(), found_BHWK.numpy())
-        return found_BHWK.permute(0, 3, 1, 2)
+                inputs_36TC, products_36TK = (
+                    inputs_36TC[:, : tiles - first],
+                    products_36TK[:, : tiles - first],
+                )
+            _transform_input(maps_BHWC.numpy(), first, inputs_36TC.numpy())
+            torch.bmm(inputs_36TC, self.weights_36CK, out=products_36TK)
+            _transform_output(products_36TK.numpy(), first, self.bias_K.numpy(), output_BHWK.numpy())
+        return output_BHWK.permute(0, 3, 1, 2)
 
 
 class WinogradVGG(nn.Module):
-    """A net that scores by Winograd's convolutions, each thread some images of the batch from end to end."""
+    """A net with Winograd convolutions. Each thread computes the whole forward pass of some images."""
 
     def __init__(self, net: VGG) -> None:
-        """Take the net over: its convolutions are replaced where Winograd's can stand for them."""
+        """Replace, in `net` itself, the 3×3 convolutions whose numbers of channels are multiples of `LANES`."""
         super().__init__()
         for name, module in list(net.named_children()):
             if (
@@ -181,20 +182,19 @@ class WinogradVGG(nn.Module):
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Class score maps, as `VGG.forward`."""
         threads = torch.get_num_threads()
-        parts = images_BCHW.tensor_split(max(min(threads, len(images_BCHW)), 1))
-        if len(parts) == 1:
+        chunks = images_BCHW.tensor_split(max(min(threads, len(images_BCHW)), 1))
+        if len(chunks) == 1:
             return self._score(images_BCHW, threads)
-        found = list(_pool(threads).map(partial(self._score, threads=threads // len(parts)), parts))
-        torch.set_num_threads(
-            threads
-        )  # the number is a thread's own, but the last one set holds for new threads
-        return torch.cat(found)
-
-    @torch.inference_mode()  # a thread's own too
-    def _score(self, images_BCHW: torch.Tensor, threads: int) -> torch.Tensor:
-        """Score some images on so many of torch's threads, which would otherwise be all in each of ours."""
+        scores = list(_pool(threads).map(partial(self._score, threads=threads // len(chunks)), chunks))
+        # torch's number of threads is thread-local, but new threads start with the number that was set last.
         torch.set_num_threads(threads)
-        # One at a time, maps stay in memory that the last one left; larger ones are asked of the system anew.
+        return torch.cat(scores)
+
+    @torch.inference_mode()  # thread-local too
+    def _score(self, images_BCHW: torch.Tensor, threads: int) -> torch.Tensor:
+        """Score images with so many of torch's threads; by default each of our threads would use all."""
+        torch.set_num_threads(threads)
+        # One image at a time, so that each reuses the memory of the last; larger maps are allocated anew.
         maps = [self.net.features(image_1CHW) for image_1CHW in images_BCHW.split(1)]
         return self.net.classify(torch.cat(maps))
 

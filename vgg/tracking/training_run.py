@@ -78,9 +78,9 @@ class TrainingRun:
         if result is not None:
             tracker.text("result.json", json.dumps({**result, "tracked_at": self.url}))
             if (best := result["best"]) is not None:
-                saved = checkpoint.find(job.out)
+                saved = checkpoint.open_checkpoint(job.out)
                 metrics = {"val/top1_accuracy": best["top1"], "val/top5_accuracy": best["top5"]}
-                metadata = model_metadata(self._plan.architecture, saved.about)
+                metadata = model_metadata(self._plan.architecture, saved.metadata)
                 tracker.model(saved.model, metadata, best["step"], metrics)
         if problem is not None:
             tracker.tags({"problem": problem})

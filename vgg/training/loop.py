@@ -76,10 +76,10 @@ class Training:
             autocast_dtype(self.recipe.train.precision, worker.device), worker.device
         )
         self.net = VGG(self.plan.architecture)
-        self.newest, self.skipped = checkpoint.newest(self.folder)
+        self.newest, self.skipped = checkpoint.read_newest(self.folder)
         if self.newest is None:
             start = self.recipe.model.start_from
-            weights = checkpoint.find(start).model if start else None
+            weights = checkpoint.open_checkpoint(start).model if start else None
             starting_weights(self.net, self.recipe.model, self.plan.seed, weights)
         else:
             self.net.load_state_dict(self.newest.model)

@@ -46,11 +46,11 @@ def restore(
 ) -> TrainerState:
     """Put the optimizer's buffers and the loss scale back; the state to continue from."""
     restore_optimizer(optimizer, checkpoint.optimizer)
-    precision.scaler.load_state_dict(checkpoint.about["scaler"])
+    precision.scaler.load_state_dict(checkpoint.metadata["scaler"])
     return TrainerState(
         checkpoint.step,
         checkpoint.losses.tolist(),
-        checkpoint.about["validations"],
-        PlateauState(**checkpoint.about["plateau"]),
-        [*checkpoint.about["resumed_from"], checkpoint.step],
+        checkpoint.metadata["validations"],
+        PlateauState(**checkpoint.metadata["plateau"]),
+        [*checkpoint.metadata["resumed_from"], checkpoint.step],
     )

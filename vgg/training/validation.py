@@ -12,6 +12,7 @@ from torch import nn
 
 from cluster.collectives import sum_over_workers
 from pipelines.loading.batch import Batch, to_input
+from vgg.metrics.confusion import confusion_matrix
 from vgg.net.precision import MixedPrecision
 
 
@@ -60,8 +61,7 @@ def validate(
         hits_Bk = scores_BK.topk(min(5, classes)).indices == labels_B[:, None]
         counts += torch.stack([torch.tensor(len(labels_B), device=device), hits_Bk[:, 0].sum(), hits_Bk.sum()])
         loss += F.cross_entropy(scores_BK, labels_B, reduction="sum")
-        pairs = labels_B * classes + scores_BK.argmax(1)
-        confusion_KK += torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+        confusion_KK += confusion_matrix(labels_B, scores_BK.argmax(1), classes)
     seen, top1, top5 = sum_over_workers(counts).tolist()
     mean_loss = sum_over_workers(loss).item() / max(seen, 1)
     return ValidationScores(seen, top1, top5, mean_loss, sum_over_workers(confusion_KK).cpu())

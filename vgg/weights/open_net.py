@@ -1,4 +1,4 @@
-"""A trained net from wherever it is kept: a run's folder, a checkpoint, MLflow, torchvision's weights."""
+"""Open a trained net: from a run's folder, a checkpoint, MLflow or a file of torchvision's weights."""
 
 import re
 from collections.abc import Mapping
@@ -9,34 +9,33 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from cli.errors import UserError
 from vgg.net.architecture import CHANNELS, Architecture
 from vgg.net.module import VGG
 from vgg.net.torchvision import load_torchvision, torchvision_names
 from vgg.recipes.schema import Input
-from vgg.weights import checkpoint
+from vgg.weights.checkpoint import open_checkpoint
 from vgg.weights.state import model_state, weights_sha256
-from vgg.weights.trained_net import TrainedNet, net_of_checkpoint
+from vgg.weights.trained_net import TrainedNet
 
-# What torchvision's nets are given: pixels of [0, 1], less these, divided by those.
 TORCHVISION_MEAN = (0.485, 0.456, 0.406)
-
-
 TORCHVISION_STD = (0.229, 0.224, 0.225)
+"""Mean and standard deviation by which torchvision's nets expect pixels in [0, 1] to be normalised."""
 
 
 def open_net(reference: str) -> TrainedNet:
-    """The net that a reference names. ValueError where there is none, or it is damaged.
+    """The net at `reference`. UserError if there is none or it is damaged.
 
-    A run's folder (its best checkpoint is taken) or a checkpoint's, as a path or a URI; `runs:/RUN` or
-    `models:/MODEL` of the MLflow server of MLFLOW_TRACKING_URI; a `.pth`, `.pt` or `.safetensors` file of
-    torchvision's vgg11, vgg13, vgg16 or vgg19.
+    A run's folder (its best checkpoint is used) or a checkpoint's, as a path or a URI; `runs:/RUN` or
+    `models:/MODEL` of the MLflow server of MLFLOW_TRACKING_URI; a `.pth`, `.pt` or `.safetensors` file with the
+    state dict of torchvision's vgg11, vgg13, vgg16 or vgg19.
     """
     if re.match(r"(runs|models):/", reference):
         return _from_mlflow(reference)
     if re.search(r"\.(pth|pt|safetensors)$", reference):
         return _from_torchvision(Path(reference))
-    state = checkpoint.find(reference)
-    return net_of_checkpoint(state.model, state.about)
+    checkpoint = open_checkpoint(reference)
+    return TrainedNet.from_checkpoint(checkpoint.model, checkpoint.metadata)
 
 
 def _from_mlflow(reference: str) -> TrainedNet:
@@ -47,39 +46,31 @@ def _from_mlflow(reference: str) -> TrainedNet:
         if reference.startswith("runs:/") and "/" not in reference.removeprefix("runs:/"):
             outputs = mlflow.MlflowClient().get_run(reference.removeprefix("runs:/")).outputs
             if outputs is None or not outputs.model_outputs:
-                raise ValueError(f"{reference} has no model: its training has not ended, or was not delivered")
+                raise UserError(
+                    f"{reference} has no model: its training has not ended, or is not delivered yet"
+                )
             reference = f"models:/{outputs.model_outputs[-1].model_id}"
         info = mlflow.models.get_model_info(reference)
-        about = (info.metadata or {}).get("vgg")
-        if about is None:
-            raise ValueError(f"{reference} is not a model that vgg.train logged: it lacks the metadata `vgg`")
+        metadata = (info.metadata or {}).get("vgg")
+        if metadata is None:
+            raise UserError(f"{reference} is not a model that vgg.train logged: it lacks the metadata `vgg`")
         folder = Path(mlflow.artifacts.download_artifacts(reference))
     except MlflowException as error:
-        raise ValueError(f"{reference} cannot be read from {mlflow.get_tracking_uri()}: {error}") from error
+        raise UserError(f"{reference} cannot be read from {mlflow.get_tracking_uri()}: {error}") from error
     program = torch.export.load(next(folder.rglob("*.pt2")))
-    return net_of_checkpoint(
-        {name: value.detach().contiguous() for name, value in program.state_dict.items()}, about
-    )
+    weights = {name: value.detach().contiguous() for name, value in program.state_dict.items()}
+    return TrainedNet.from_checkpoint(weights, metadata)
 
 
 def _from_torchvision(file: Path) -> TrainedNet:
-    """torchvision's weights, with its input's scale and mean folded into ours."""
-    if not file.is_file():
-        raise ValueError(f"no weights file {file}")
-    try:
-        if file.suffix == ".safetensors":
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, SafetensorError, ValueError, EOFError, UnpicklingError) as error:
-        reason = str(error).partition(". ")[0]  # torch goes on to advise against its own safety
-        raise ValueError(f"{file} cannot be read as a state dict: {reason}") from error
-    if not isinstance(state, dict) or "classifier.6.weight" not in state:
-        raise ValueError(f"{file} is not a state dict of torchvision's vgg11, vgg13, vgg16 or vgg19")
+    """The net of torchvision's weights. Its input normalisation becomes ours, which only subtracts the mean:
+    the division is folded into the first convolution.
+    """
+    state = _read_state_dict(file)
     architecture = _torchvision_architecture(file, state)
     net = VGG(architecture)
     load_torchvision(net, state)
-    # (x / 255 - mean) / std = (x - 255 mean) / (255 std): padding with zeros stays padding with zeros.
+    # (x / 255 - mean) / std = (x - 255 mean) / (255 std), so the zero padding stays zero.
     with torch.no_grad():
         first = net.get_parameter("conv1_1.weight")
         first.div_(255 * torch.tensor(TORCHVISION_STD)[:, None, None])
@@ -92,17 +83,33 @@ def _from_torchvision(file: Path) -> TrainedNet:
         weights=weights,
         weights_sha256=digest,
         mean_rgb=(255 * TORCHVISION_MEAN[0], 255 * TORCHVISION_MEAN[1], 255 * TORCHVISION_MEAN[2]),
-        crop=Input(min_scale=256, max_scale=256, test_scale=256),
+        training_input=Input(min_scale=256, max_scale=256, test_scale=256),
         recipe=name,
         class_names=None,
     )
 
 
+def _read_state_dict(file: Path) -> dict[str, torch.Tensor]:
+    if not file.is_file():
+        raise UserError(f"no weights file {file}")
+    try:
+        if file.suffix == ".safetensors":
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, SafetensorError, ValueError, EOFError, UnpicklingError) as error:
+        reason = str(error).partition(". ")[0]  # torch goes on to advise weights_only=False
+        raise UserError(f"{file} cannot be read as a state dict: {reason}") from error
+    if not isinstance(state, dict) or "classifier.6.weight" not in state:
+        raise UserError(f"{file} is not a state dict of torchvision's vgg11, vgg13, vgg16 or vgg19")
+    return state
+
+
 def _torchvision_architecture(file: Path, state: Mapping[str, torch.Tensor]) -> Architecture:
     classes = state["classifier.6.weight"].shape[0]
-    places = round((state["classifier.0.weight"].shape[1] / CHANNELS[-1]) ** 0.5)
+    map_side = round((state["classifier.0.weight"].shape[1] / CHANNELS[-1]) ** 0.5)  # of the last feature map
     for configuration in ("A", "B", "D", "E"):
-        architecture = Architecture(configuration, classes, 32 * places)
+        architecture = Architecture(configuration, classes, 32 * map_side)
         if set(torchvision_names(architecture).values()) == set(state):
             return architecture
-    raise ValueError(f"{file} is not a state dict of torchvision's vgg11, vgg13, vgg16 or vgg19")
+    raise UserError(f"{file} is not a state dict of torchvision's vgg11, vgg13, vgg16 or vgg19")

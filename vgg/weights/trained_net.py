@@ -1,4 +1,4 @@
-"""A trained net: weights, and all that testing them needs to know."""
+"""A trained net: its weights and what is needed to evaluate it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from cli.errors import UserError
 from pipelines.shards.manifest import Manifest
 from vgg.net.architecture import Architecture
 from vgg.net.module import VGG
@@ -16,71 +17,72 @@ from vgg.weights.state import weights_sha256
 
 @dataclass(frozen=True)
 class TrainedNet:
-    """Weights, and all that testing them must know."""
+    """Weights, architecture, input normalisation and training scale."""
 
     name: str
-    """Recipe and the first digits of the weights' digest."""
+    """Recipe and the first 8 digits of the weights' SHA-256."""
     architecture: Architecture
     weights: dict[str, torch.Tensor]
     weights_sha256: str
     mean_rgb: tuple[float, float, float]
-    """What is subtracted from pixels of 0 to 255."""
-    crop: Input
-    """The training scale, from which the test scales are derived."""
+    """Subtracted from the pixels, which range from 0 to 255."""
+    training_input: Input
+    """Its training scales, from which the test scales are derived."""
     recipe: str
-    """Its name, and that it was overridden where it was."""
+    """Name of the recipe, with the note "(overridden)" if settings were changed."""
     class_names: tuple[str, ...] | None
-    """In the order of the outputs; None where the source does not say."""
+    """In the order of the outputs; None if unknown."""
     seed: int | None = None
 
     @property
-    def trained_at(self) -> str:
-        """Training scale S: 256, or 256-512 where it was drawn."""
-        least, most = self.crop.min_scale, self.crop.max_scale
-        return f"{least}" if least == most else f"{least}-{most}"
+    def training_scale(self) -> str:
+        """Training scale S: 256 if fixed, 256-512 if drawn from that range."""
+        smallest, largest = self.training_input.min_scale, self.training_input.max_scale
+        return f"{smallest}" if smallest == largest else f"{smallest}-{largest}"
+
+    @classmethod
+    def from_checkpoint(cls, weights: dict[str, torch.Tensor], metadata: Mapping[str, Any]) -> "TrainedNet":
+        """The net of a checkpoint's weights and metadata, or of those of a LoggedModel."""
+        recipe, digest = metadata["recipe"], weights_sha256(weights)
+        model = recipe["model"]
+        red, green, blue = metadata["mean_rgb"]
+        return cls(
+            name=f"{metadata['recipe_name']}-{digest[:8]}",
+            architecture=Architecture(
+                model["configuration"], len(metadata["classes"]), model["side"], model["width"]
+            ),
+            weights=weights,
+            weights_sha256=digest,
+            mean_rgb=(red, green, blue),
+            training_input=Input(**recipe["input"]),
+            recipe=_recipe_label(metadata),
+            class_names=tuple(metadata["classes"]),
+            seed=metadata["seed"],
+        )
 
     def module(self) -> VGG:
-        """The net itself, on the CPU, for scoring."""
+        """The module in evaluation mode, on the CPU, channels last, without gradients."""
         net = VGG(self.architecture)
         net.load_state_dict(self.weights)
         return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
-    def check(self, manifest: Manifest, folder: object) -> None:
-        """ValueError where the net's classes are not those of the data."""
+    def check_classes(self, manifest: Manifest, folder: object) -> None:
+        """UserError if the net's classes are not those of the data in `folder`."""
         if len(manifest.classes) != self.architecture.classes:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} has {self.architecture.classes} classes, {folder} has {len(manifest.classes)}"
             )
         if self.class_names is not None and self.class_names != manifest.class_names:
-            raise ValueError(f"{self.name} was trained on other classes than {folder} has")
+            raise UserError(f"{self.name} was trained on other classes than those of {folder}")
 
 
-def model_metadata(architecture: Architecture, about: Mapping[str, Any]) -> dict[str, Any]:
-    """What a LoggedModel keeps of a checkpoint, so that `open_net` can make a net of it again."""
-    kept = {key: about[key] for key in ("recipe", "recipe_name", "seed", "classes", "mean_rgb")}
+def model_metadata(architecture: Architecture, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a checkpoint's metadata that a LoggedModel keeps, so that `open_net` can restore the net."""
+    kept = {key: metadata[key] for key in ("recipe", "recipe_name", "seed", "classes", "mean_rgb")}
     return {"architecture": asdict(architecture), **kept}
 
 
-def net_of_checkpoint(weights: dict[str, torch.Tensor], about: Mapping[str, Any]) -> TrainedNet:
-    recipe, digest = about["recipe"], weights_sha256(weights)
-    model = recipe["model"]
-    architecture = Architecture(model["configuration"], len(about["classes"]), model["side"], model["width"])
-    red, green, blue = about["mean_rgb"]
-    return TrainedNet(
-        name=f"{about['recipe_name']}-{digest[:8]}",
-        architecture=architecture,
-        weights=weights,
-        weights_sha256=digest,
-        mean_rgb=(red, green, blue),
-        crop=Input(**recipe["input"]),
-        recipe=recipe_label(about),
-        class_names=tuple(about["classes"]),
-        seed=about["seed"],
-    )
-
-
-def recipe_label(about: Mapping[str, Any]) -> str:
-    """The recipe's name, which it has alone where nothing of it was overridden."""
-    name, settings = about["recipe_name"], about["recipe"]
-    as_named = name in RECIPES and asdict(RECIPES[name][1]) == settings
-    return name if as_named else f"{name} (overridden)"
+def _recipe_label(metadata: Mapping[str, Any]) -> str:
+    name, settings = metadata["recipe_name"], metadata["recipe"]
+    unchanged = name in RECIPES and asdict(RECIPES[name][1]) == settings
+    return name if unchanged else f"{name} (overridden)"

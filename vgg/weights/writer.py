@@ -1,4 +1,4 @@
-"""Writes checkpoints without holding the training up."""
+"""Writes checkpoints in the background, so that the training does not wait."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -7,25 +7,25 @@ from vgg.weights.checkpoint import Checkpoint, write
 
 
 class CheckpointWriter:
-    """Writes checkpoints on a thread of its own, one at a time; an error surfaces at the next call."""
+    """Writes checkpoints on its own thread, one at a time; the next call raises the error of a failed write."""
 
     def __init__(self, run: Folder) -> None:
         self._run = run
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
-    def submit(self, state: Checkpoint, *, best: bool) -> None:
-        """Start writing; waits for the one before, so that at most one copy of the state is held."""
+    def submit(self, checkpoint: Checkpoint, *, best: bool) -> None:
+        """Start writing, once the previous write is done: at most one copy of the state is in memory."""
         self.wait()
-        self._writing = self._thread.submit(write, self._run, state, best=best)
+        self._writing = self._thread.submit(write, self._run, checkpoint, best=best)
 
     def wait(self) -> None:
-        """Return when all that was submitted is on storage."""
+        """Wait until all submitted checkpoints are on storage."""
         if self._writing is not None:
             self._writing.result()
 
     def close(self) -> None:
-        """Wait, then end the thread."""
+        """Wait for the last write and end the thread."""
         try:
             self.wait()
         finally:

@@ -1,0 +1,73 @@
+"""The report's page and Markdown: figures as they are, text that cannot be taken for markup."""
+
+from html.parser import HTMLParser
+
+import pytest
+
+from vgg.pictures.curves import Curve, compared_curves
+from vgg.reporting.render import ComparisonRow, ComparisonTable, to_html, to_markdown
+
+TRAP = "<b>D</b> & 'E' | \"F\""
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and texts, of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.texts.append(data.strip())
+
+
+def table(*rows):
+    return [ComparisonTable(f"Table of {TRAP}", "paper", rows)]
+
+
+def test_text_is_never_markup():
+    page = Page(to_html(table(ComparisonRow(TRAP, (25.0, 8.0), None, f"net {TRAP}")), None, f"about {TRAP}"))
+    assert "b" not in {tag for tag, _ in page.tags}
+    for text in (TRAP, f"net {TRAP}", f"Table of {TRAP}"):
+        assert text in page.texts
+    assert any(text.startswith(f"about {TRAP}.") for text in page.texts)
+
+
+@pytest.mark.parametrize(
+    ("reference", "ours", "cells", "kind"),
+    [
+        ((24.8, 7.5), (24.3, 7.75), ["24.8 / 7.5", "24.3 / 7.8", "-0.5 / +0.2"], "better"),
+        ((24.8, 7.5), (24.8, 7.5), ["24.8 / 7.5", "24.8 / 7.5", "+0.0 / +0.0"], "better"),
+        ((24.8, None), (25.0, 7.0), ["24.8 / –", "25.0 / 7.0", "+0.2 / –"], "worse"),
+        ((None, 7.9), (25.0, 7.0), ["– / 7.9", "25.0 / 7.0", "– / -0.9"], "none"),
+        ((24.8, 7.5), None, ["24.8 / 7.5", "–", "–"], "none"),
+        ((None, None), (25.0, 7.0), ["–", "25.0 / 7.0", "–"], "none"),
+    ],
+)
+def test_cells_are_errors_and_their_difference(reference, ours, cells, kind):
+    tables = table(ComparisonRow("D", reference, ours))
+    page = Page(to_html(tables, None, "tests"))
+    assert [text for text in page.texts if text][-4:] == ["D", *cells]
+    classes = [attributes.get("class") for tag, attributes in page.tags if tag == "td"]
+    assert classes == [None, None, None, kind, "note"]
+    assert to_markdown(tables).splitlines()[-1] == f"| D | {' | '.join(cells)} |  |"
+
+
+def test_markdown_has_a_cell_for_each_column_whatever_the_text():
+    """Bars of a name are escaped, and nothing else: Markdown is not HTML."""
+    text = to_markdown(table(ComparisonRow(TRAP, (25.0, 8.0), None, "note")))
+    row = text.splitlines()[-1]
+    assert row == "| <b>D</b> & 'E' \\| \"F\" | 25.0 / 8.0 | – | – | note |"
+    assert "\n\n## Table of" in text
+
+
+def test_curves_are_in_the_page():
+    curves = compared_curves([Curve("a", [1.0, 2.0], [50.0, 40.0])])
+    images = [attributes for tag, attributes in Page(to_html([], curves, "tests")).tags if tag == "img"]
+    assert len(images) == 1
+    assert images[0]["src"].startswith("data:image/png;base64,iVBOR")
+    assert "img" not in {tag for tag, _ in Page(to_html([], None, "tests")).tags}

@@ -1,0 +1,68 @@
+"""A result as a run of MLflow: its name, tags, parameters and metrics."""
+
+import hashlib
+from typing import Any
+
+from vgg.metrics.accuracy import Accuracy
+from vgg.reporting.paper_results import ResultKey, reference_errors
+from vgg.testing.provenance import Provenance
+from vgg.tracking.run_info import RunInfo, unix_time_ms
+
+
+def run_info(
+    result: dict[str, Any], provenance: Provenance, posteriors_uri: str, *, experiment: str
+) -> RunInfo:
+    """Description of the run. Its id is derived from posteriors and name: the same result is the same run."""
+    scales = "+".join(map(str, result["scales"]))
+    name = f"{result['net']} {result['protocol']} {scales}"
+    uid = hashlib.sha256(f"{result['posteriors_sha256']} {name} {result['kind']}".encode()).hexdigest()[:32]
+    shared = {key: str(result[key]) for key in ("net", "recipe", "configuration", "protocol", "scales")}
+    shared["split"] = provenance.split
+    members = [member for member, _ in provenance.members]
+    return RunInfo(
+        uid=uid,
+        experiment=experiment,
+        name=name,
+        tags={
+            **shared,
+            "kind": result["kind"],
+            "scales": scales,
+            "tested": " ".join(_result_key(result, provenance).nets),
+            "classes": str(len(provenance.classes)),
+        },
+        params={
+            **shared,
+            "average": " ".join(sorted({member.average for member in members})),
+            "precision": " ".join(sorted({member.precision for member in members})),
+            "posteriors": posteriors_uri,
+            "posteriors_sha256": result["posteriors_sha256"],
+        },
+        data_name=provenance.source,
+        data_digest=provenance.data,
+        data_source=provenance.source,
+        data_context="evaluation",
+        started=unix_time_ms(),
+    )
+
+
+def metrics(result: dict[str, Any], provenance: Provenance, accuracy: Accuracy) -> dict[str, float]:
+    """Errors, the top-1 interval, calibration, and the differences from the published errors, if any."""
+    values = {
+        "top1_error": accuracy.top1_error,
+        "top5_error": accuracy.top5_error,
+        "top1_error_low": accuracy.top1_interval[0],
+        "top1_error_high": accuracy.top1_interval[1],
+        "calibration_error": accuracy.calibration_error,
+        "images": float(accuracy.seen),
+    }
+    published = reference_errors(_result_key(result, provenance), len(provenance.classes), provenance.source)
+    for name, reference in zip(("top1_error", "top5_error"), published, strict=True):
+        if reference is not None:
+            values[f"{name}_over_published"] = values[name] - reference
+    return values
+
+
+def _result_key(result: dict[str, Any], provenance: Provenance) -> ResultKey:
+    """What tells in a table of the paper whether a row is about this result."""
+    nets = {m.weights_sha256: f"{m.configuration}@{m.trained_at}" for m, _ in provenance.members}
+    return ResultKey(tuple(sorted(nets.values())), result["protocol"], tuple(result["scales"]))
