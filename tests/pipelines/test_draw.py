@@ -61,9 +61,10 @@ def test_a_region_holds_all_that_the_filter_reaches(height, width, side, extra, 
     """No pixel that the whole image would have given a weight is missing, and little else is decoded."""
     augment = Augment(side, side + min(extra), side + max(extra))
     sizes = np.array([[height, width]])
+    heights, widths = sizes[:, 0], sizes[:, 1]
     one = np.array([0])
-    draws = draw(seed, one, one, sizes[:, 0], sizes[:, 1], augment, np.zeros((3, 3)))
-    anchor, shape, start, end = (each[0].astype(np.float64) for each in region(draws, *sizes.T, side))
+    draws = draw(seed, one, one, heights, widths, augment, np.zeros((3, 3)))
+    anchor, shape, start, end = (each[0].astype(np.float64) for each in region(draws, heights, widths, side))
     scaled = np.array([draws.scaled_height_B[0], draws.scaled_width_B[0]])
     corner = np.array([draws.top_B[0], draws.left_B[0]])
     assert (anchor == np.floor(anchor)).all()
