@@ -1,4 +1,4 @@
-"""Processes are told apart by PID and start time, and ended with all that they started."""
+"""Processes are identified by PID and start time, and ended with all that they started."""
 
 import os
 import subprocess
@@ -50,6 +50,11 @@ def test_what_ignores_sigterm_is_killed_with_its_children():
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         identity = ProcessIdentity(parent.pid, start_time(parent.pid))
-        identity.terminate(grace_seconds=0.5)
-        assert not identity.alive()
-        assert not child.is_running()
+        try:
+            identity.terminate(grace_seconds=0.5)
+            assert not identity.alive()
+            assert not child.is_running()
+        finally:
+            parent.kill()
+            if child.is_running():
+                child.kill()

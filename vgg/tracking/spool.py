@@ -57,7 +57,7 @@ class Spool:
             return self.folder / "files" / f"{self._file_count:06d}{suffix}"
 
     def lock_for_delivery(self) -> bool:
-        """Become the one that delivers. False where another process, or another Spool object, already is."""
+        """Take the delivery lock. False where another process, or another Spool object, holds it."""
         if self._locked:
             return True
         try:
