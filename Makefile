@@ -7,10 +7,10 @@ DATA ?= digits
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-setup: .venv/.done  ## make .venv from requirements.lock
+setup: .venv/.done  ## create .venv from requirements.lock
 
-# uv takes seconds where pip takes minutes; pip is there for networks that uv cannot cross. Compiled now, a
-# process takes 3 s to import what it needs, not 11: training and tests start dozens.
+# uv takes seconds where pip takes minutes; pip is the fallback for networks where uv cannot connect. With bytecode
+# compiled here, a process imports its dependencies in 3 s instead of 11: training and tests start dozens.
 .venv/.done: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=/path/to/python3.11"; exit 2; }
@@ -21,13 +21,13 @@ setup: .venv/.done  ## make .venv from requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup  ## pack, train on two workers, evaluate, track; DATA=folder for your own images
+demo: setup  ## pack, train on two workers, evaluate, track; DATA=folder uses your own images
 	$(BIN)/python -m demo --data "$(DATA)"
 
-stop:  ## end the servers that the demo started
+stop:  ## stop the servers that the demo started
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m demo --stop; fi
 
-lint: setup  ## ruff, mypy and the contracts on imports
+lint: setup  ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -36,11 +36,11 @@ lint: setup  ## ruff, mypy and the contracts on imports
 test: lint  ## lint, types and tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-bench-data: setup  ## the input pipeline beside others, and cores for a rate; PEERS=folder, see benchmarks/README.md
+bench-data: setup  ## compare input pipelines, measure cores per rate; PEERS=folder, see benchmarks/README.md
 	$(BIN)/python -m benchmarks.data $(if $(PEERS),--peers "$(PEERS)")
 	$(BIN)/python -m benchmarks.stall
 
-clean:  ## remove what the demo and the tools made; .venv stays
+clean:  ## remove files made by the demo and the tools, except .venv
 	rm -rf .demo .mypy_cache .import_linter_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: help setup demo stop lint test bench-data clean

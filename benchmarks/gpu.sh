@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Correctness, speed and memory of the six nets on this machine's GPU, into one JSON under benchmarks/results/.
-# Needs torch and NumPy, nothing else of the project's environment. PYTHON names the interpreter.
-#   benchmarks/gpu.sh                  the whole of it, at most ten minutes
-#   benchmarks/gpu.sh --help           what can be narrowed
+# Measures correctness, speed and memory of the six networks on this machine's GPU; writes one JSON file under
+# benchmarks/results/. Needs only torch and NumPy. PYTHON selects the interpreter.
+#   benchmarks/gpu.sh                  all measurements, within eight minutes
+#   benchmarks/gpu.sh --help           options to select some of them
 #   benchmarks/gpu.sh --device cpu --side 32 --batch 8 --width 0.125      a trial without a GPU
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""Progress of a long task on standard error: a bar on a terminal, otherwise a line every few seconds."""
 
 import sys
 import time
@@ -6,16 +6,16 @@ from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-PLAIN_EVERY_SECONDS = 5.0
+SECONDS_BETWEEN_LINES = 5.0
 
 
 class ProgressMeter:
     """Counts units of work towards a total; a context manager."""
 
-    def __init__(self, what: str, total: int, unit: str) -> None:
-        self._what, self._total, self._unit = what, total, unit
+    def __init__(self, description: str, total: int, unit: str) -> None:
+        self._description, self._total, self._unit = description, total, unit
         self._done, self._started = 0, time.monotonic()
-        self._told = self._started
+        self._last_line = self._started
         self._bar = None
         if sys.stderr.isatty():
             self._bar = Progress(
@@ -26,7 +26,7 @@ class ProgressMeter:
                 TimeRemainingColumn(),
                 TextColumn("left"),
             )
-            self._task = self._bar.add_task(what, total=total, rate=0.0)
+            self._task = self._bar.add_task(description, total=total, rate=0.0)
 
     def __enter__(self) -> "ProgressMeter":
         if self._bar is not None:
@@ -42,25 +42,26 @@ class ProgressMeter:
         if self._bar is not None:
             self._bar.stop()
         elif kind is None:
-            self._line()
+            self._print_line()
 
     def advance(self, units: int) -> None:
-        """Count so many more."""
+        """Count `units` more as done."""
         self._done += units
         if self._bar is not None:
-            self._bar.update(self._task, advance=units, rate=self._rate())
-        elif time.monotonic() - self._told >= PLAIN_EVERY_SECONDS:
-            self._line()
+            self._bar.update(self._task, advance=units, rate=self._units_per_second())
+        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._print_line()
 
-    def _rate(self) -> float:
+    def _units_per_second(self) -> float:
         return self._done / max(time.monotonic() - self._started, 1e-9)
 
-    def _line(self) -> None:
-        self._told = time.monotonic()
-        left = (self._total - self._done) / max(self._rate(), 1e-9)
+    def _print_line(self) -> None:
+        self._last_line = time.monotonic()
+        rate = self._units_per_second()
+        seconds_left = (self._total - self._done) / max(rate, 1e-9)
         print(
-            f"{self._what}: {self._done:,} of {self._total:,} {self._unit}, "
-            f"{self._rate():,.0f}/s, {left:.0f} s left",
+            f"{self._description}: {self._done:,} of {self._total:,} {self._unit}, "
+            f"{rate:,.0f}/s, {seconds_left:.0f} s left",
             file=sys.stderr,
             flush=True,
         )

@@ -1,47 +1,83 @@
-"""Waits until a cluster has room for the workers of a job."""
+"""Waits until the cluster has free resources for all workers of a job."""
 
-import time
+from dataclasses import dataclass
 
 import ray
 import ray.train
 import ray.train.torch
+from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
+from cli.errors import UserError
 from cluster.layout import Layout
 
+POLL_SECONDS = 0.5
+Resources = dict[str, float]  # amount by Ray's name of the resource: CPU, GPU
 
-def wait_for_room(layout: Layout) -> dict[str, float]:
-    """Resources of one worker, once the cluster has them free for all.
 
-    ValueError, after `layout.wait_seconds`, that says what was asked and what is there.
-    """
-    deadline = time.monotonic() + layout.wait_seconds
-    while True:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        resources = _resources_of_a_worker(layout, nodes)
-        fitting = sum(
-            int(min(node.get(name, 0) // amount for name, amount in resources.items())) for node in nodes
+@dataclass(frozen=True)
+class Capacity:
+    """What a cluster has at one moment, against what the workers of a job need."""
+
+    workers: int
+    per_worker: Resources
+    nodes: list[Resources]
+    """Total of each node."""
+    free: Resources
+    """Unreserved, over all nodes."""
+
+    def workers_that_fit(self) -> int:
+        """How many workers the nodes could hold if nothing else ran: a worker never spans two nodes."""
+        return sum(
+            int(min(node.get(name, 0) // amount for name, amount in self.per_worker.items()))
+            for node in self.nodes
         )
-        free = ray.available_resources()
-        enough_free = all(free.get(name, 0) >= amount * layout.workers for name, amount in resources.items())
-        if fitting >= layout.workers and enough_free:
-            return resources
-        if time.monotonic() >= deadline:
-            break
-        time.sleep(0.5)
-    asked = " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
-    there = ", ".join(
-        f"{sum(node.get(name, 0) for node in nodes):g} {name} ({free.get(name, 0):g} free)"
-        for name in resources
-    )
-    raise ValueError(
-        f"--layout.workers {layout.workers} asks for {layout.workers} workers of {asked} each; the cluster's "
-        f"{len(nodes)} node(s) have {there}, room for {fitting}. Ask for fewer workers, add nodes, or wait "
-        f"longer than --layout.wait-seconds {layout.wait_seconds:g}."
-    )
+
+    def suffices(self) -> bool:
+        """Whether all workers can start now."""
+        free = all(self.free.get(name, 0) >= amount * self.workers for name, amount in self.per_worker.items())
+        return free and self.workers_that_fit() >= self.workers
 
 
-def _resources_of_a_worker(layout: Layout, nodes: list[dict[str, float]]) -> dict[str, float]:
+def wait_for_room(layout: Layout) -> Resources:
+    """The resources of one worker, as soon as the cluster has them free for all workers.
+
+    UserError, after `layout.wait_seconds`, that says what was requested and what the cluster has.
+    """
+    poll = Retrying(
+        retry=retry_if_result(lambda capacity: not capacity.suffices()),
+        wait=wait_fixed(POLL_SECONDS),
+        stop=stop_after_delay(layout.wait_seconds),
+        retry_error_callback=_last_result,
+    )
+    capacity = poll(_capacity, layout)
+    if not capacity.suffices():
+        raise UserError(_shortage(capacity, layout))
+    return capacity.per_worker
+
+
+def _capacity(layout: Layout) -> Capacity:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = sum(node.get("GPU", 0) for node in nodes)
+    per_worker: Resources = {"CPU": layout.cpus_per_worker}
     if layout.device == "gpu" or (layout.device == "auto" and gpus >= layout.workers):
-        return {"CPU": layout.cpus_per_worker, "GPU": 1}
-    return {"CPU": layout.cpus_per_worker}
+        per_worker["GPU"] = 1
+    return Capacity(layout.workers, per_worker, nodes, ray.available_resources())
+
+
+def _last_result(state: RetryCallState) -> Capacity:
+    assert state.outcome is not None, "called after an attempt"
+    return state.outcome.result()
+
+
+def _shortage(capacity: Capacity, layout: Layout) -> str:
+    requested = " and ".join(f"{amount:g} {name}" for name, amount in capacity.per_worker.items())
+    available = ", ".join(
+        f"{sum(node.get(name, 0) for node in capacity.nodes):g} {name} ({capacity.free.get(name, 0):g} free)"
+        for name in capacity.per_worker
+    )
+    return (
+        f"--layout.workers {layout.workers} asks for {layout.workers} workers of {requested} each; the "
+        f"cluster's {len(capacity.nodes)} node(s) have {available}, room for {capacity.workers_that_fit()}. "
+        "Ask for fewer workers, add nodes, or wait longer than --layout.wait-seconds "
+        f"{layout.wait_seconds:g}."
+    )

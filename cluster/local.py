@@ -1,4 +1,4 @@
-"""A Ray cluster of one node on this machine, for tests and trials.
+"""A one-node Ray cluster on this machine, for tests and trials.
 
 python -m cluster.local start --state FILE --cpus 2
 python -m cluster.local stop --state FILE
@@ -11,15 +11,16 @@ from typing import Annotated
 
 import tyro
 
-from cluster.nodes import Node, start_head
+from cli.command import exit_codes
+from cluster.nodes import Host, Node, start_head
 from cluster.processes import free_port
 
 
 class LocalCluster:
-    """One node on loopback; a context manager."""
+    """One node on loopback; a context manager that stops it."""
 
     def __init__(self, cpus: int, *, environment: dict[str, str] | None = None) -> None:
-        self.head = start_head(cpus, environment=environment)
+        self.head = start_head(cpus, host=Host(environment=environment or {}))
 
     def __enter__(self) -> "LocalCluster":
         return self
@@ -30,35 +31,47 @@ class LocalCluster:
 
 @dataclass(frozen=True)
 class Start:
-    """Start a one-node cluster on loopback; returns when it is ready."""
+    """Start a one-node cluster on loopback and return when it is ready."""
 
     state: Path
-    """File to remember it in."""
+    """JSON file to write for `stop`."""
     cpus: int = 2
-    """Logical CPUs it offers."""
+    """Logical CPUs of the node."""
     dashboard_port: int = 8265
     """Port of the dashboard and the jobs API; another free one if it is taken."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """End the cluster of a state file."""
+    """Stop the cluster that `start` wrote to the state file."""
 
     state: Path
 
 
 def main() -> None:
-    """Start or stop."""
+    """Start or stop. Exit code 1 where the node does not come up."""
     command = tyro.cli(
         Annotated[Start, tyro.conf.subcommand("start")] | Annotated[Stop, tyro.conf.subcommand("stop")],
         prog="python -m cluster.local",
     )
-    if isinstance(command, Start):
-        node = start_head(command.cpus, dashboard_port=free_port(command.dashboard_port))
-        command.state.parent.mkdir(parents=True, exist_ok=True)
-        command.state.write_text(json.dumps(asdict(node)))
-        print(f"cluster {node.address}, jobs and dashboard at {node.dashboard_url}")
-    elif command.state.is_file():
+    with exit_codes():
+        if isinstance(command, Start):
+            start(command)
+        else:
+            stop(command)
+
+
+def start(command: Start) -> None:
+    """Start the node and write its state file."""
+    node = start_head(command.cpus, dashboard_port=free_port(command.dashboard_port))
+    command.state.parent.mkdir(parents=True, exist_ok=True)
+    command.state.write_text(json.dumps(asdict(node)))
+    print(f"cluster {node.address}, jobs and dashboard at {node.dashboard_url}")
+
+
+def stop(command: Stop) -> None:
+    """Stop the node of the state file, if there is one, and remove the file."""
+    if command.state.is_file():
         Node(**json.loads(command.state.read_text())).stop()
         command.state.unlink()
 

@@ -1,25 +1,57 @@
-"""Processes of this machine, told apart by number and start time, and ended by us alone."""
+"""Processes of this machine, identified beyond the life of a PID, and free TCP ports."""
 
 import socket
 from contextlib import suppress
+from dataclasses import dataclass
 
 import psutil
 
+START_TIME_TOLERANCE_SECONDS = 1.0  # the kernel counts start times in clock ticks since boot
 
-def end(process: psutil.Process, grace_seconds: float) -> None:
-    """Ask a process to end, wait, then kill what is left of it and of all that it started."""
-    family = [process, *process.children(recursive=True)]
-    with suppress(psutil.NoSuchProcess):
-        process.terminate()
-    _, left = psutil.wait_procs(family, timeout=grace_seconds)
-    for each in left:
-        with suppress(psutil.NoSuchProcess):  # it may end between the wait and the kill
-            each.kill()
-    psutil.wait_procs(left, timeout=10)
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """One process, for as long as it runs: the system reuses a PID, but not together with its start time."""
+
+    pid: int
+    started: float
+    """Unix time of its start, in seconds."""
+
+    def process(self) -> psutil.Process | None:
+        """The process, or None once it has ended (a zombie has)."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) < START_TIME_TOLERANCE_SECONDS
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self.process() is not None
+
+    def terminate(self, grace_seconds: float) -> None:
+        """Send SIGTERM, then SIGKILL to what is left of it and its descendants after `grace_seconds`."""
+        process = self.process()
+        if process is None:
+            return
+        tree = [process, *process.children(recursive=True)]
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+        _, remaining = psutil.wait_procs(tree, timeout=grace_seconds)
+        for each in remaining:
+            with suppress(psutil.NoSuchProcess):  # it may end between the wait and the kill
+                each.kill()
+        psutil.wait_procs(remaining, timeout=10)
+
+
+def start_time(pid: int) -> float:
+    """Unix time in seconds at which the process with this PID started."""
+    return psutil.Process(pid).create_time()
 
 
 def free_port(preferred: int = 0) -> int:
-    """A TCP port of loopback that nobody listens on; the preferred one if it is free."""
+    """A loopback TCP port that nothing listens on: the preferred one, or any other where it is taken."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", preferred))

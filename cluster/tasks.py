@@ -1,29 +1,59 @@
-"""Hands tasks to a group of workers, each of which is set up once, and takes their results as they come.
+"""Runs tasks on a Ray cluster: as Ray tasks, or on actors that are set up once.
 
-A worker that dies is set up again and its tasks are run again; the results do not depend on who worked.
+A task whose worker or node is lost runs again elsewhere; the results do not depend on who ran it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
+from cli.errors import Failure
 from cluster.capacity import wait_for_room
 from cluster.connection import connect
+from cluster.hand_out import hand_out
 from cluster.layout import Layout, Worker
 
 Payload = TypeVar("Payload")
 
-
 Task = TypeVar("Task")
-
 
 Result = TypeVar("Result")
 
+QUEUED_PER_WORKER = 2  # submitted ahead, so that no worker waits for its next task
 
-QUEUED = 2  # tasks given to a worker ahead, so that it never waits for the next
+MAX_RETRIES = 5  # of a Ray task whose node was lost
+
+
+def run_as_ray_tasks(
+    function: Callable[[Task], Result], arguments: Sequence[Task], workers: int | None, address: str
+) -> Iterator[tuple[Task, Result]]:
+    """Each argument with the function's result, in the order in which they finish, as tasks of one core each.
+
+    `workers`: tasks that run at a time, by default as many as the cluster has cores. `address`: of the cluster,
+    whose nodes must all reach what the function reads and writes. What the function raises is raised here;
+    UserError if the cluster cannot be joined, Failure if it lost a task.
+    """
+    joined_here = not ray.is_initialized()
+    connect(address)
+    try:
+        remote: Any = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(function)
+        workers = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        with _translated_errors("the cluster lost a task"):
+            yield from hand_out(
+                arguments,
+                [remote.remote] * workers * QUEUED_PER_WORKER,
+                wait=_wait,
+                result=_get,
+                cancel=partial(ray.cancel, force=True),
+            )
+    finally:
+        if joined_here:
+            ray.shutdown()
 
 
 def run_on_workers(
@@ -32,60 +62,76 @@ def run_on_workers(
     tasks: Iterable[Task],
     layout: Layout,
 ) -> Iterator[tuple[Task, Result]]:
-    """Call `make(worker, payload)` on every worker, then what it returns on every task; in no fixed order.
+    """Each task with its result, in the order in which they finish.
 
-    ValueError where the cluster has no room, or where `make` or a task raised one. RuntimeError where a worker
-    died more often than the layout allows.
+    Every worker calls `make(worker, payload)` once, and what that returns for each of its tasks. What either
+    raises is raised here; UserError if the cluster cannot be joined or has no room, Failure if a worker died
+    more often than the layout allows.
     """
     connect()
+    shared = ray.put(payload)  # referenced until the end: an actor that is restarted reads it again
+    actors = _start_actors(make, shared, layout)
+    try:
+        with _translated_errors("a worker died more than --layout.max-failures times"):
+            yield from hand_out(
+                tasks,
+                [actor.run.remote for actor in actors] * QUEUED_PER_WORKER,
+                wait=_wait,
+                result=_get,
+                cancel=lambda _: None,  # killed with its actor
+            )
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+def _start_actors(make: Callable[..., Any], shared: Any, layout: Layout) -> list[Any]:
     resources = wait_for_room(layout)
-    host = ray.remote(
+    actor_class = ray.remote(
         num_cpus=resources["CPU"],
         num_gpus=resources.get("GPU", 0),
         max_restarts=layout.max_failures,
         max_task_retries=-1,
     )(_WorkerActor)
-    shared = ray.put(payload)
-    hosts: list[Any] = [
-        host.remote(make, shared, rank, layout.workers, layout.cpus_per_worker)
+    return [
+        actor_class.remote(make, shared, rank, layout.workers, layout.cpus_per_worker)
         for rank in range(layout.workers)
     ]
-    waiting, running = iter(tasks), {}
-
-    def give(to: Any) -> None:
-        for task in waiting:
-            running[to.run.remote(task)] = (to, task)
-            return
-
-    try:
-        for each in hosts * QUEUED:
-            give(each)
-        while running:
-            (ready,), _ = ray.wait(list(running))
-            to, task = running.pop(ready)
-            result = ray.get(ready)
-            give(to)
-            yield task, result
-    except RayTaskError as error:
-        if isinstance(error.cause, ValueError):
-            raise ValueError(str(error.cause)) from error
-        raise RuntimeError(f"a worker failed: {error.cause!r}") from error
-    except RayActorError as error:
-        if isinstance(cause := getattr(error, "cause", None), ValueError):
-            raise ValueError(str(cause)) from error
-        raise RuntimeError(f"a worker died more than --layout.max-failures times: {error}") from error
-    finally:
-        for each in hosts:
-            ray.kill(each)
 
 
 class _WorkerActor:
-    """The actor around one worker."""
+    """The actor around one worker.
+
+    `make` is called at the first task: Ray does not tell the type of an error in a constructor.
+    """
 
     def __init__(self, make: Callable[..., Any], payload: Any, rank: int, world: int, threads: int) -> None:
         torch.set_num_threads(threads)
         device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-        self._work = make(Worker(rank, world, 0, device, threads), payload)
+        self._make = partial(make, Worker(rank, world, 0, device, threads), payload)
+        self._work: Callable[[Any], Any] | None = None
 
     def run(self, task: Any) -> Any:
+        if self._work is None:
+            self._work = self._make()
         return self._work(task)
+
+
+def _wait(references: list[Any]) -> list[Any]:
+    done, _ = ray.wait(references)
+    return done
+
+
+def _get(reference: Any) -> Any:
+    return ray.get(reference)
+
+
+@contextmanager
+def _translated_errors(lost: str) -> Iterator[None]:
+    """Raise the original error of a task; a Failure that begins with `lost` for any other error of Ray."""
+    try:
+        yield
+    except RayTaskError as error:
+        raise error.cause from error
+    except RayError as error:
+        raise Failure(f"{lost}: {' '.join(str(error).split())}") from error

@@ -1,7 +1,7 @@
-"""Runs a callable on every worker of a Ray Train group.
+"""Runs a function on every worker of a Ray Train worker group.
 
-Ray places the workers, sets up their process group and starts them again after a crash; what they do, and
-how they resume, is the callable's own business.
+Ray places the workers, sets up their process group and restarts them after a crash; the function itself
+resumes from what it has saved.
 """
 
 import uuid
@@ -17,13 +17,12 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
+from cli.errors import Failure
 from cluster.capacity import wait_for_room
 from cluster.connection import connect
 from cluster.layout import Layout, Worker
 
 Job = TypeVar("Job")
-
-
 Outcome = TypeVar("Outcome")
 
 
@@ -35,10 +34,10 @@ def run(
     filesystem: fs.FileSystem,
     path: str,
 ) -> Outcome:
-    """Call `loop(worker, job)` on every worker and return what rank 0 returned.
+    """Call `loop(worker, job)` on every worker and return the result of rank 0.
 
-    `filesystem` and `path` are a folder that every node reaches; Ray keeps its own notes there. ValueError
-    where the cluster has no room, RuntimeError where the workers failed more often than the layout allows.
+    `filesystem` and `path` name a folder that every node reaches, for Ray's own state. UserError where the
+    cluster has no room, Failure where the workers failed more than `layout.max_failures` times.
     """
     connect()
     resources = wait_for_room(layout)
@@ -50,8 +49,8 @@ def run(
             use_gpu="GPU" in resources,
             resources_per_worker=resources,
         ),
-        run_config=RunConfig(  # type: ignore[arg-type]  # the annotation is of version 1
-            # The callable resumes by itself: a new name keeps Ray from resuming as well.
+        run_config=RunConfig(  # type: ignore[arg-type]  # annotated for Train V1
+            # `loop` resumes by itself: under a new name Ray does not resume as well.
             name=uuid.uuid4().hex[:8],
             storage_path=path,
             storage_filesystem=filesystem,
@@ -64,7 +63,7 @@ def run(
     except TrainingFailedError as error:
         failures = getattr(error, "worker_failures", {})
         ranks = "; ".join(f"rank {rank}: {_last_line(e)}" for rank, e in sorted(failures.items()))
-        raise RuntimeError(f"the workers failed: {ranks or _last_line(error)}") from error
+        raise Failure(f"the workers failed: {ranks or _last_line(error)}") from error
 
 
 def _on_worker(config: dict[str, Any]) -> Any:

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds both images from a base made here, without Docker and without a registry of images, and runs them as Kubernetes
-# would: as user 1000, on a read-only root, with no capability and no way to gain one.
+# Builds both images from a base image created here, without Docker or an image registry, and runs them as Kubernetes
+# would: as user 1000, on a read-only root, without capabilities and without a way to gain any.
 #
 #     apt-get install --no-install-recommends buildah debootstrap
-#     bash k8s/build-check.sh            # root; 20 GB of disk, some 10 minutes
+#     bash k8s/build-check.sh            # needs root and 20 GB of disk; about 10 minutes
 #
-# PIP_CONF=/etc/pip.conf and CERTS=/etc/ssl/certs of this machine are lent to the build, for networks that need them.
+# The build mounts this machine's PIP_CONF=/etc/pip.conf and CERTS=/etc/ssl/certs, for networks that need them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "error: debootstrap, mounts and chroot need root" >&2; exit 2; }
@@ -45,7 +45,7 @@ build() { # IMAGE, Dockerfile, context
 build vgg-study:0.1.0 k8s/Dockerfile .
 build vgg-study-mlflow:0.1.0 k8s/mlflow/Dockerfile k8s/mlflow
 
-# As the kubelet runs a Pod of ours: read-only root, /tmp and /dev/shm writable, loopback only.
+# Restrictions of our Pods: read-only root, /tmp and /dev/shm writable. Loopback network only.
 confined() { # IMAGE, command
     container=$(buildah from "$1")
     root=$(buildah mount "$container")

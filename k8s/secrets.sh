@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Prints every Secret that an overlay with its own PostgreSQL and S3 needs, with fresh random values:
+# Prints all Secrets for an overlay with its own PostgreSQL and S3, with new random values:
 #
 #     bash k8s/secrets.sh | kubectl create -n vgg -f -
 #
-# `create`, never `apply`: it refuses to replace passwords that the servers already took. With a managed database or
-# store, write its address and credentials into the same keys (overlays/paper/secrets.example.yaml).
+# Use `create`, never `apply`: it refuses to replace passwords that the servers already use. For a managed database or
+# store, put its address and credentials into the same keys (overlays/paper/secrets.example.yaml).
 set -euo pipefail
 
 random() { head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n'; }

@@ -1,27 +1,19 @@
-"""Brings a packed data set to this machine's disk: `python -m pipelines.stage DATA`.
+"""Copy a packed data set to this machine's disk: `python -m pipelines.stage DATA`.
 
 A training whose --data is a URI does this by itself.
 """
 
-import sys
-
 import tyro
-from rich.console import Console
 
+from cli.command import exit_codes
 from pipelines.shards.staging import StagingOptions, stage
 
 
 def main() -> None:
-    """Stage and print the folder. Exit code 2 for a user's mistake."""
+    """Parse the command line, stage, and print the folder. Exit code 2 for a user's mistake."""
     options = tyro.cli(StagingOptions, prog="python -m pipelines.stage")
-    try:
+    with exit_codes(interrupted="interrupted: the same command resumes"):
         print(stage(options))
-    except ValueError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on with it", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

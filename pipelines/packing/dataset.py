@@ -1,78 +1,99 @@
-"""Packs a whole data set: its shards on many processes, then its manifest."""
+"""Packs a whole data set: its shards, then the index of each split and the manifest."""
 
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from cli.errors import Failure, UserError
 from cli.progress import ProgressMeter
 from pipelines.packing.arrow_file import write_index
-from pipelines.packing.destination import replacing_folder
+from pipelines.packing.destination import UnpackableSource, replacing_folder
 from pipelines.packing.options import PackOptions
-from pipelines.packing.plan import finished_shards, plan
-from pipelines.packing.shard import NOTES, PackedShard, ShardTask, pack_shard
+from pipelines.packing.packed_shard import PackedShard
+from pipelines.packing.plan import finished_shards, plan_shards
+from pipelines.packing.shard import NOTES, ShardTask, pack_shard
 from pipelines.shards.manifest import FORMAT, MANIFEST, Manifest, ShardInfo, Split
-from pipelines.sources.entries import Source
 from pipelines.sources.recognise import open_source
+from pipelines.sources.source import Source
 from pipelines.storage.folder import Folder
-from pipelines.tasks import run_all
+
+RunTasks = Callable[
+    [Callable[[ShardTask], PackedShard], Sequence[ShardTask]], Iterator[tuple[ShardTask, PackedShard]]
+]
+"""Calls a function on every task and yields each task with its result, in any order."""
 
 
-def pack_to(options: PackOptions, out: Folder, spool: Path | None) -> Manifest:
+def pack_to(out: Folder, options: PackOptions, spool: Path | None, run: RunTasks) -> Manifest:
+    """Pack the source of `options` to `out`; `run` packs its shards.
+
+    `spool`: file that a compressed archive is decompressed to, by default a temporary one. UserError if the
+    source cannot be packed or `out` cannot be written, Failure if `run` lost a task.
+    """
     if spool is not None:
         try:
             spool.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"{out.uri} cannot be written: {error}") from error
+            raise UserError(f"{out.uri} cannot be written: {error}") from error
     name = options.source if options.source == "digits" else str(Path(options.source).absolute())
     source = open_source(name, classes=options.classes, val_share=options.val_share, spool=spool)
     for split in ("train", "val"):
         if not source.counts.get(split):
-            raise ValueError(f"{options.source} has no images for the split {split}")
+            raise UserError(f"{options.source} has no images for the split {split}")
     if out.local is None:
-        manifest = _write_shards(source, out, options)
-        out.write(MANIFEST, manifest.to_json().encode())
+        manifest = _write(source, out, options, run)
         out.delete(NOTES)
         return manifest
     with replacing_folder(out.local) as partial:
-        manifest = _write_shards(source, partial, options)
-        partial.write(MANIFEST, manifest.to_json().encode())
+        return _write(source, partial, options, run)
+
+
+def _write(source: Source, folder: Folder, options: PackOptions, run: RunTasks) -> Manifest:
+    packed = _pack_shards(source, folder, options, run)
+    indices = {split: _write_index(folder, split, shards) for split, shards in packed.items()}
+    manifest = _manifest(source, packed, indices)
+    folder.write(MANIFEST, manifest.to_json().encode())
     return manifest
 
 
-def _write_shards(source: Source, folder: Folder, options: PackOptions) -> Manifest:
-    labels = {name: place for place, name in enumerate(source.classes)}
-    shards = plan(source, options.shard_mb * 10**6)
-    packed = finished_shards(folder, source, options, [name for name, _ in shards])
-    left = [
-        (place, ShardTask(folder.uri, name, tuple(entries), labels))
-        for place, (name, entries) in enumerate(shards)
-        if place not in packed
+def _pack_shards(
+    source: Source, folder: Folder, options: PackOptions, run: RunTasks
+) -> dict[str, list[PackedShard]]:
+    """Split -> its shards in order. Those that an interrupted packing finished are not packed again."""
+    shards = plan_shards(source, options.shard_mb * 10**6)
+    packed = finished_shards(folder, source, options, list(shards))
+    labels = {name: label for label, name in enumerate(source.classes)}
+    tasks = [
+        ShardTask(folder.uri, name, tuple(files), labels)
+        for name, files in shards.items()
+        if name not in packed
     ]
-    with ProgressMeter(f"packing {source.name}", len(source.entries), "images") as meter:
-        meter.advance(sum(len(shards[place][1]) for place in packed))
-        results = run_all(pack_shard, [task for _, task in left], workers=options.workers, cluster=options.ray)
-        for number, result in results:
-            place, task = left[number]
-            packed[place] = result
-            meter.advance(len(task.entries))
+    try:
+        with ProgressMeter(f"packing {source.name}", len(source.files), "images") as meter:
+            meter.advance(sum(len(shards[name]) for name in packed))
+            for task, shard in run(pack_shard, tasks):
+                packed[task.name] = shard
+                meter.advance(len(task.files))
+    except Failure as error:
+        raise Failure(
+            f"{error}: the finished shards are kept and the same command resumes; "
+            "fewer --workers take less memory"
+        ) from error
     by_split: dict[str, list[PackedShard]] = {split: [] for split in sorted(source.counts)}
-    for place, (name, _) in enumerate(shards):
-        by_split[name.rpartition("-")[0]].append(packed[place])
-    indices = {split: _index(folder, split, of_split) for split, of_split in by_split.items()}
-    return _manifest(source, by_split, indices)
+    for name in shards:
+        by_split[name.rpartition("-")[0]].append(packed[name])
+    return by_split
 
 
-def _index(folder: Folder, split: str, packed: list[PackedShard]) -> ShardInfo:
+def _write_index(folder: Folder, split: str, packed: list[PackedShard]) -> ShardInfo:
     rows_N3 = np.frombuffer(b"".join(shard.index for shard in packed), np.int32).reshape(-1, 3)
     return write_index(folder, f"{split}.index.arrow", rows_N3)
 
 
 def _manifest(source: Source, packed: dict[str, list[PackedShard]], indices: dict[str, ShardInfo]) -> Manifest:
-    """What all shards are together. ValueError where the validation split or a class is empty."""
-    set_aside = source.set_aside + [
-        entry for shards in packed.values() for s in shards for entry in s.set_aside
-    ]
+    """The manifest of all shards. UnpackableSource if a class or the validation split has no readable image."""
+    skipped = source.skipped + [file for shards in packed.values() for s in shards for file in s.skipped]
     training: Counter[str] = Counter()
     pixels, sum_C, products_CC = 0, np.zeros(3), np.zeros((3, 3))
     for shard in packed["train"]:
@@ -80,15 +101,15 @@ def _manifest(source: Source, packed: dict[str, list[PackedShard]], indices: dic
         pixels += shard.pixels
         sum_C += shard.sum_C
         products_CC += np.asarray(shard.products_CC)
-    if emptied := [label for label in source.classes if not training[label]]:
-        raise ValueError(f"class {emptied[0]}: none of its training images can be read")
+    if unreadable := [label for label in source.classes if not training[label]]:
+        raise UnpackableSource(f"class {unreadable[0]}: none of its training images can be read")
     splits = {
         split: Split(tuple(shard.info for shard in shards if shard.info), indices[split])
         for split, shards in packed.items()
     }
     if not splits["val"].images:
-        first = next(entry for entry in set_aside if entry.split == "val")
-        raise ValueError(f"no image of split val can be read; {first.key}: {first.reason}")
+        first = next(file for file in skipped if file.split == "val")
+        raise UnpackableSource(f"no image of split val can be read; {first.key}: {first.reason}")
     mean_C = sum_C / pixels
     covariance_CC = products_CC / pixels - np.outer(mean_C, mean_C)
     return Manifest(
@@ -99,5 +120,5 @@ def _manifest(source: Source, packed: dict[str, list[PackedShard]], indices: dic
         splits=splits,
         mean_rgb=(float(mean_C[0]), float(mean_C[1]), float(mean_C[2])),
         covariance_rgb=tuple(tuple(map(float, row)) for row in covariance_CC),
-        set_aside=tuple(set_aside),
+        skipped=tuple(skipped),
     )

@@ -1,61 +1,69 @@
-"""Which entries make up which shard, and which shards an interrupted packing has finished."""
+"""Which files go into which shard, and which shards an interrupted packing has finished."""
 
 import hashlib
 import sys
 from itertools import groupby
 
+from cli.errors import UserError
 from pipelines.packing.options import PackOptions
 from pipelines.packing.shard import NOTES, PackedShard, finished_shard
 from pipelines.shards.manifest import FORMAT
-from pipelines.sources.entries import Entry, Source
+from pipelines.sources.source import Source, SourceFile
 from pipelines.storage.folder import Folder
 
 PLAN = f"{NOTES}/plan"
-
+"""File with the digest of what is packed, by which a packing is resumed only if nothing has changed."""
 
 LOCK = "lock"
 
 
-def plan(source: Source, shard_bytes: int) -> list[tuple[str, list[Entry]]]:
-    """Name and entries of each shard: consecutive files of one split, ended by the one that fills it."""
-    shards = []
-    for split, of_split in groupby(sorted(source.entries, key=lambda entry: entry.split), lambda e: e.split):
-        entries: list[Entry] = []
+def plan_shards(source: Source, shard_bytes: int) -> dict[str, list[SourceFile]]:
+    """Name -> files of each shard, in order: consecutive files of one split, until they reach `shard_bytes`."""
+    shards = {}
+    for split, of_split in groupby(sorted(source.files, key=lambda file: file.split), lambda file: file.split):
+        files: list[SourceFile] = []
         size, number = 0, 0
-        for entry in of_split:
-            entries.append(entry)
-            size += entry.place.size
+        for file in of_split:
+            files.append(file)
+            size += file.content.size
             if size >= shard_bytes:
-                shards.append((f"{split}-{number:05d}", entries))
-                entries, size, number = [], 0, number + 1
-        if entries:
-            shards.append((f"{split}-{number:05d}", entries))
+                shards[f"{split}-{number:05d}"] = files
+                files, size, number = [], 0, number + 1
+        if files:
+            shards[f"{split}-{number:05d}"] = files
     return shards
 
 
 def finished_shards(
     folder: Folder, source: Source, options: PackOptions, names: list[str]
-) -> dict[int, PackedShard]:
-    """What an interrupted packing of the same source, in the same way, has done: place -> shard."""
-    digest = hashlib.sha256(repr((FORMAT, options.shard_mb, source.classes)).encode())
-    for entry in source.entries:
-        told = (entry.split, entry.key, entry.label, entry.place.size, entry.place.stamp, entry.boxes)
-        digest.update(repr(told).encode())
-    mine = digest.hexdigest().encode()
-    if folder.exists(PLAN) and folder.read(PLAN) == mine:
-        found = {place: done for place, name in enumerate(names) if (done := finished_shard(folder, name))}
+) -> dict[str, PackedShard]:
+    """Name -> shard for each that an interrupted packing of the same source and options has finished.
+
+    The shards of a different packing are deleted. UserError if a remote folder holds something else.
+    """
+    digest = _plan_digest(source, options)
+    if folder.exists(PLAN) and folder.read(PLAN) == digest:
+        found = {name: shard for name in names if (shard := finished_shard(folder, name))}
         if found:
-            print(f"going on: {len(found)} of {len(names)} shards are packed already", file=sys.stderr)
+            print(f"resuming: {len(found)} of {len(names)} shards are packed already", file=sys.stderr)
         return found
-    there = [name for name in folder.names() if name != LOCK]
-    if there and NOTES not in there and folder.local is None:
-        raise ValueError(f"{folder.uri} is not empty: choose another place")
-    if there:
-        print(f"another packing left {folder.uri}: starting anew", file=sys.stderr)
-        for name in there:
+    leftovers = [name for name in folder.names() if name != LOCK]
+    if leftovers and NOTES not in leftovers and folder.local is None:
+        raise UserError(f"{folder.uri} is not empty: choose another place")
+    if leftovers:
+        print(f"{folder.uri} holds shards of a different packing: starting over", file=sys.stderr)
+        for name in leftovers:
             if name.endswith(".arrow"):
                 folder.delete_file(name)
-        if NOTES in there:
+        if NOTES in leftovers:
             folder.delete(NOTES)
-    folder.write(PLAN, mine)
+    folder.write(PLAN, digest)
     return {}
+
+
+def _plan_digest(source: Source, options: PackOptions) -> bytes:
+    digest = hashlib.sha256(repr((FORMAT, options.shard_mb, source.classes)).encode())
+    for file in source.files:
+        identity = (file.split, file.key, file.label, file.content.size, file.content.stamp, file.boxes)
+        digest.update(repr(identity).encode())
+    return digest.hexdigest().encode()

@@ -1,4 +1,4 @@
-"""What a packed data set holds: `manifest.json`, written last, with the digest of every file."""
+"""The manifest of a packed data set: `manifest.json`, written last, with the digest of every file."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cli.errors import UserError
 from pipelines.storage.folder import Folder
 
 FORMAT = 1
@@ -28,16 +29,16 @@ SCHEMA = pa.schema(
         ("boxes", pa.list_(pa.list_(pa.float32(), 4))),
     ]
 )
-"""image: the encoded file. boxes: xmin, ymin, xmax, ymax in pixels."""
+"""Schema of a shard. image: the encoded file. boxes: xmin, ymin, xmax, ymax in pixels."""
 
 
 INDEX = pa.schema([("label", pa.int32()), ("height", pa.int32()), ("width", pa.int32())])
-"""What a reader has to know of all images of a split before it opens a shard, in a file of its own."""
+"""Schema of a split's index file: what a reader needs of all images before it opens a shard."""
 
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One file of a split."""
+    """One file of a split: its name, rows, size and digest."""
 
     file: str
     rows: int
@@ -51,22 +52,22 @@ class Split:
 
     shards: tuple[ShardInfo, ...]
     index: ShardInfo | None = None
-    """File of `INDEX`; data sets packed by the first version have none."""
+    """File with the `INDEX` columns; a manifest may lack it, then readers take the columns from the shards."""
 
     @property
     def files(self) -> tuple[ShardInfo, ...]:
-        """All of them."""
+        """Index and shards."""
         return self.shards if self.index is None else (self.index, *self.shards)
 
     @property
     def images(self) -> int:
-        """Images in all of its shards."""
+        """Number of images in all shards."""
         return sum(shard.rows for shard in self.shards)
 
 
 @dataclass(frozen=True)
-class SetAside:
-    """A file of the source that could not be packed."""
+class SkippedFile:
+    """A file of the source that was not packed, with the reason."""
 
     split: str
     key: str
@@ -75,23 +76,24 @@ class SetAside:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a packed data set holds."""
+    """Describes a packed data set."""
 
     format: int
     source: str
     classes: tuple[str, ...]
-    """Identifiers, sorted; a label is a place in them."""
+    """Identifiers, sorted; a label is an index into them."""
     class_names: tuple[str, ...]
-    """Readable names, in the same order."""
+    """Human-readable names, in the same order."""
     splits: dict[str, Split]
     mean_rgb: tuple[float, float, float]
-    """Mean of the training pixels, 0 to 255."""
+    """Mean of the training pixels, in the range 0 to 255."""
     covariance_rgb: tuple[tuple[float, ...], ...]
     """3×3 covariance of the training pixels."""
-    set_aside: tuple[SetAside, ...]
+    skipped: tuple[SkippedFile, ...]
+    """`set_aside` in the JSON file."""
 
     def __post_init__(self) -> None:
-        """ValueError where the fields cannot be those of a data set."""
+        """ValueError if the fields are inconsistent."""
         statistics = np.asarray([self.mean_rgb, *self.covariance_rgb], np.float64)
         if statistics.shape != (4, 3) or not np.isfinite(statistics).all():
             raise ValueError("mean_rgb and covariance_rgb must be 3 and 3×3 finite numbers")
@@ -103,16 +105,18 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the manifest, which holds the digests of all shards: the identity of the data."""
+        """SHA-256 of the manifest, which holds the digests of all files: the identity of the data set."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
         """Canonical JSON: equal manifests give equal bytes."""
-        return json.dumps(asdict(self), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+        fields = asdict(self)
+        fields["set_aside"] = fields.pop("skipped")
+        return json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """ValueError, KeyError, TypeError or AttributeError where a field is missing or malformed."""
+        """ValueError, KeyError, TypeError or AttributeError if a field is missing or malformed."""
         raw: dict[str, Any] = json.loads(text)
         return cls(
             format=raw["format"],
@@ -128,30 +132,30 @@ class Manifest:
             },
             mean_rgb=tuple(raw["mean_rgb"]),
             covariance_rgb=tuple(tuple(row) for row in raw["covariance_rgb"]),
-            set_aside=tuple(SetAside(**entry) for entry in raw["set_aside"]),
+            skipped=tuple(SkippedFile(**skipped) for skipped in raw["set_aside"]),
         )
 
 
 def read_manifest(root: Path | str) -> Manifest:
     """The manifest of a packed data set, in a folder or at a URI.
 
-    ValueError where there is none or it cannot be read.
+    UserError if there is none, or it cannot be read.
     """
     folder = Folder(str(root))
     file = f"{folder.local or folder.uri}/{MANIFEST}"
     if folder.local is not None and not folder.local.is_dir():
-        raise ValueError(f"no folder {root}: pack a data set with python -m pipelines.pack SOURCE {root}")
+        raise UserError(f"no folder {root}: pack a data set with python -m pipelines.pack SOURCE {root}")
     try:
         text = folder.read(MANIFEST).decode()
         found = json.loads(text)["format"]
         if found == FORMAT:
             return Manifest.from_json(text)
     except FileNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"{root} is not a packed data set (no {MANIFEST}): python -m pipelines.pack SOURCE OUT makes one"
         ) from error
     except OSError as error:
-        raise ValueError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is damaged ({error!r}): pack the data set again") from error
-    raise ValueError(f"{file} has format {found}, this version reads {FORMAT}: pack the data set again")
+        raise UserError(f"{file} is damaged ({error!r}): pack the data set again") from error
+    raise UserError(f"{file} has format {found}, this version reads {FORMAT}: pack the data set again")

@@ -1,4 +1,7 @@
-"""Reads a split of a packed data set: memory-mapped Arrow files, opened when they are needed."""
+"""Random access to a split of a packed data set through memory-mapped Arrow files.
+
+Shapes: N images of the split.
+"""
 
 from bisect import bisect_right
 from itertools import accumulate
@@ -8,17 +11,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cli.errors import UserError
 from pipelines.shards.manifest import INDEX, SCHEMA, Manifest
 
 
 class Shards:
-    """One split, memory-mapped: any image by its place, nothing copied. A shard is opened when it is needed."""
+    """One split: any image by its index, without a copy. A shard is opened at the first access to it."""
 
     def __init__(self, root: Path, manifest: Manifest, split: str) -> None:
-        """ValueError where the split is not there, or a file is missing, cut or not of our schema."""
+        """UserError if there is no such split, or a file is missing, truncated or of another schema."""
         if split not in manifest.splits:
-            there = ", ".join(manifest.splits)
-            raise ValueError(f"{root} has no split {split!r}, only {there}")
+            raise UserError(f"{root} has no split {split!r}, only {', '.join(manifest.splits)}")
         self._root, self._infos = root, manifest.splits[split].shards
         for info in manifest.splits[split].files:
             _check_size(root / info.file, info.bytes)
@@ -38,20 +41,20 @@ class Shards:
         return len(self.labels_N)
 
     def encoded(self, i: int) -> np.ndarray:
-        """The bytes of an image's file, uint8, a view of the mapped shard."""
+        """The encoded file of an image, uint8, as a view of the mapped shard."""
         shard, row = self._locate(i)
         return shard.encoded(row)
 
     def key(self, i: int) -> str:
-        """Name of an image in its source."""
+        """Name of an image in the source."""
         return self._cell("key", i)
 
     def boxes(self, i: int) -> list[tuple[float, float, float, float]]:
-        """Boxes of an image: xmin, ymin, xmax, ymax in pixels."""
+        """Bounding boxes of an image: xmin, ymin, xmax, ymax in pixels."""
         return [tuple(box) for box in self._cell("boxes", i) or []]
 
     def _locate(self, i: int) -> tuple["_Shard", int]:
-        """The shard of an image, opened once, and the image's row in it."""
+        """The shard that holds an image, opened once, and the image's row in it."""
         number = int(np.searchsorted(self._starts, i, side="right")) - 1
         shard = self._opened.get(number)
         if shard is None:
@@ -64,7 +67,7 @@ class Shards:
 
 
 class _Shard:
-    """The images of one file, as views of its map."""
+    """Zero-copy access to the images of one memory-mapped file."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
@@ -78,12 +81,12 @@ class _Shard:
 
     def encoded(self, row: int) -> np.ndarray:
         chunk = bisect_right(self._starts, row) - 1
-        place, offsets = row - self._starts[chunk], self._offsets[chunk]
-        return self._values[chunk][offsets[place] : offsets[place + 1]]
+        row_in_chunk, offsets = row - self._starts[chunk], self._offsets[chunk]
+        return self._values[chunk][offsets[row_in_chunk] : offsets[row_in_chunk + 1]]
 
 
 def _int32(table: pa.Table, name: str) -> np.ndarray:
-    """A column; `to_numpy` would import pandas for it, which takes a second and 30 MB."""
+    """A column as NumPy. Arrow's `to_numpy` would import pandas, which takes a second and 30 MB."""
     parts = [
         np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk)]
         for chunk in table.column(name).chunks
@@ -96,16 +99,16 @@ def _check_size(file: Path, size: int) -> None:
     try:
         found = file.stat().st_size
     except OSError as error:
-        raise ValueError(f"shard {file} cannot be read: {error.strerror}") from error
+        raise UserError(f"shard {file} cannot be read: {error.strerror}") from error
     if found != size:
-        raise ValueError(f"shard {file} cannot be read: it has {found:,} bytes, {size:,} were packed")
+        raise UserError(f"shard {file} cannot be read: it has {found:,} bytes, {size:,} were packed")
 
 
 def _open(file: Path, schema: pa.Schema) -> pa.Table:
     try:
         table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
     except (OSError, pa.ArrowInvalid) as error:
-        raise ValueError(f"shard {file} cannot be read: {error}") from error
+        raise UserError(f"shard {file} cannot be read: {error}") from error
     if table.schema != schema:
-        raise ValueError(f"shard {file} has another schema than this version: pack the data set again")
+        raise UserError(f"shard {file} does not have this version's schema: pack the data set again")
     return table

@@ -1,4 +1,4 @@
-"""Compares shards with the digests of their manifest, once for each state of a file."""
+"""Verifies shards against the SHA-256 digests of their manifest, and remembers which files passed."""
 
 import hashlib
 import json
@@ -9,51 +9,59 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from cli.errors import UserError
 from pipelines.shards.manifest import Manifest, ShardInfo
+from pipelines.storage.atomic import atomic_file
+
+FileState = list[int]
+"""Size in bytes, modification time in ns, inode: a file whose state is unchanged is not read again."""
 
 
 def verify(root: Path, manifest: Manifest, *, progress: Callable[[int, int], None] | None = None) -> None:
-    """Compare every shard's SHA-256 with the manifest's; `progress(bytes done, bytes in all)`.
+    """Compare every shard's SHA-256 with the manifest's; calls `progress(bytes done, bytes in total)`.
 
-    A shard that was verified before and has not been touched since (path, size, time of change, inode) is
-    taken as read. ValueError naming the first shard that is missing or differs.
+    A shard that passed before and whose path and `FileState` are unchanged is not read again. UserError naming
+    the first shard that is missing, unreadable or damaged.
     """
-    known: dict[str, list[int]] = {}
-    with suppress(OSError, ValueError, TypeError):  # what is forgotten is read again
-        known = dict(json.loads(_record_file(manifest).read_text()))
+    passed_before: dict[str, FileState] = {}
+    with suppress(OSError, ValueError, TypeError):  # without a record every shard is read again
+        passed_before = dict(json.loads(_record_file(manifest).read_text()))
     shards = [shard for split in manifest.splits.values() for shard in split.files]
     total, done = sum(shard.bytes for shard in shards), 0
-
-    def check(shard: ShardInfo) -> tuple[str, list[int]]:
-        file = root / shard.file
-        if not file.is_file():
-            raise ValueError(f"shard {file} is missing: pack the data set again")
-        stamp = _stamp(file)
-        if known.get(stamp[0]) != stamp[1]:
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            if digest != shard.sha256:
-                raise ValueError(
-                    f"shard {file} is damaged: its SHA-256 is not the manifest's; copy or pack it again"
-                )
-        return stamp
-
-    verified = {}
+    passed = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for shard, (name, stamp) in zip(shards, pool.map(check, shards), strict=True):
-            verified[name] = stamp
+        results = pool.map(lambda shard: _check(root / shard.file, shard, passed_before), shards)
+        for shard, (name, state) in zip(shards, results, strict=True):
+            passed[name] = state
             done += shard.bytes
             if progress is not None:
                 progress(done, total)
-    _record(manifest, {**known, **verified})
+    _record(manifest, {**passed_before, **passed})
 
 
 def note_verified(root: Path, manifest: Manifest) -> None:
-    """Let `verify` know that every file here had its digest when it was written."""
-    _record(manifest, dict(_stamp(root / f.file) for split in manifest.splits.values() for f in split.files))
+    """Record that every file in `root` was verified when it was written: `verify` need not read it."""
+    files = [file for split in manifest.splits.values() for file in split.files]
+    _record(manifest, dict(_state(root / file.file) for file in files))
 
 
-def _stamp(file: Path) -> tuple[str, list[int]]:
+def _check(file: Path, shard: ShardInfo, passed_before: dict[str, FileState]) -> tuple[str, FileState]:
+    if not file.is_file():
+        raise UserError(f"shard {file} is missing: pack the data set again")
+    name, state = _state(file)
+    if passed_before.get(name) == state:
+        return name, state
+    try:
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"shard {file} cannot be read: {error.strerror}") from error
+    if digest != shard.sha256:
+        raise UserError(f"shard {file} is damaged: its SHA-256 is not the manifest's; copy or pack it again")
+    return name, state
+
+
+def _state(file: Path) -> tuple[str, FileState]:
     status = file.stat()
     return str(file.resolve()), [status.st_size, status.st_mtime_ns, status.st_ino]
 
@@ -62,10 +70,9 @@ def _record_file(manifest: Manifest) -> Path:
     return Path(tempfile.gettempdir()) / f"vgg-verified-{os.getuid()}" / f"{manifest.digest}.json"
 
 
-def _record(manifest: Manifest, verified: dict[str, list[int]]) -> None:
-    memory = _record_file(manifest)
-    with suppress(OSError):  # what is forgotten is read again
-        memory.parent.mkdir(mode=0o700, exist_ok=True)
-        partial = memory.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(verified))
-        partial.replace(memory)
+def _record(manifest: Manifest, passed: dict[str, FileState]) -> None:
+    record = _record_file(manifest)
+    with suppress(OSError):  # without a record every shard is read again
+        record.parent.mkdir(mode=0o700, exist_ok=True)
+        with atomic_file(record, "w") as file:
+            json.dump(passed, file)

@@ -1,4 +1,4 @@
-"""The files of an archive, each with the place where its bytes lie; nothing is unpacked under its name."""
+"""Lists the files of an archive with the location of their bytes; nothing is unpacked under its own name."""
 
 import bz2
 import gzip
@@ -11,63 +11,64 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from pipelines.shards.manifest import SetAside
-from pipelines.sources.entries import Range
+from cli.errors import UserError
+from pipelines.shards.manifest import SkippedFile
+from pipelines.sources.source import FileSlice
 
 CORRUPT = (
     tarfile.TarError,
     zipfile.BadZipFile,
     EOFError,
     OSError,
-    RuntimeError,  # a zip that is encrypted or of an unknown method
+    RuntimeError,  # an encrypted zip, or one of an unknown method
     lzma.LZMAError,
     zlib.error,
 )
+"""What the standard library raises for a corrupt archive."""
 
-
-BLOCK = 2**20  # bytes that are copied at once
+COPY_BYTES = 2**20
 
 
 @dataclass
-class Listing:
-    """What an archive holds."""
+class FileListing:
+    """The files of an archive or a folder by name."""
 
-    files: dict[str, Range] = field(default_factory=dict)
-    """In the archive's order; of several of one name the last."""
-    set_aside: list[SetAside] = field(default_factory=list)
+    files: dict[str, FileSlice] = field(default_factory=dict)
+    """In the archive's order; of several files of one name the last."""
+    skipped: list[SkippedFile] = field(default_factory=list)
 
-    def refuse(self, name: str, reason: str) -> None:
-        """Note a file that is not taken."""
-        self.set_aside.append(SetAside("archive", name, reason))
+    def skip(self, name: str, reason: str) -> None:
+        """Record a file that is not packed."""
+        self.skipped.append(SkippedFile("archive", name, reason))
 
-    def add(self, name: str, place: Range) -> None:
-        """Take a file, unless its name leads out of the archive."""
-        if leads_out(name):
-            self.refuse(name, "its name leads out of the archive")
+    def add(self, name: str, content: FileSlice) -> None:
+        """List a file, unless its name leads out of the archive."""
+        if is_outside_archive(name):
+            self.skip(name, "its name leads out of the archive")
             return
         if name in self.files:
-            self.refuse(name, "another file of the same name comes later")
-        self.files[name] = place
+            self.skip(name, "another file of the same name comes later")
+        self.files[name] = content
 
 
-def leads_out(name: str) -> bool:
-    """Whether unpacking a file of this name would write outside the folder it is unpacked in."""
+def is_outside_archive(name: str) -> bool:
+    """Whether unpacking a member of this name would write outside the target folder."""
     return name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts
 
 
-def corrupt(archive: object, error: Exception) -> ValueError:
+def corrupt_archive(archive: object, error: Exception) -> UserError:
     """The error for an archive that cannot be read."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")  # tarfile's go on for lines
-    return ValueError(f"archive {archive} is corrupt or cut off ({reason}): fetch it again")
+    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")  # tarfile's span several lines
+    return UserError(f"archive {archive} is corrupt or cut off ({reason}): fetch it again")
 
 
-def open_archive(path: Path, spool: Path) -> Listing:
-    """List a .tar, compressed or not, or a .zip. The bytes of a compressed one are written to `spool`, one
-    after the other, so that any of them can be read later and none is held in memory.
+def list_archive(path: Path, spool: Path) -> FileListing:
+    """List a .tar, compressed or not, or a .zip. UserError if it is corrupt.
 
-    ValueError where the archive is corrupt.
+    The members of a compressed archive are written to the file `spool` one after the other, so that each can be
+    read later and none is held in memory.
     """
-    listing = Listing()
+    listing = FileListing()
     try:
         if zipfile.is_zipfile(path):
             _spool_zip(path, spool, listing)
@@ -77,23 +78,23 @@ def open_archive(path: Path, spool: Path) -> Listing:
         else:
             _spool_tar(path, spool, listing)
     except CORRUPT as error:
-        raise corrupt(path, error) from error
+        raise corrupt_archive(path, error) from error
     return listing
 
 
-def list_tar(archive: tarfile.TarFile, path: Path, listing: Listing, base: int = 0) -> None:
-    """Add the files of an open tar whose first byte is byte `base` of the file at `path`."""
+def list_tar(archive: tarfile.TarFile, path: Path, listing: FileListing, base: int = 0) -> None:
+    """Add the files of an open tar that starts at byte `base` of the file at `path`."""
     stamp = path.stat().st_mtime_ns
-    for member in _files(archive, listing):
-        listing.add(member.name, Range(str(path), base + member.offset_data, member.size, stamp))
+    for member in _regular_files(archive, listing):
+        listing.add(member.name, FileSlice(str(path), base + member.offset_data, member.size, stamp))
 
 
-def _files(archive: tarfile.TarFile, listing: Listing) -> Iterator[tarfile.TarInfo]:
+def _regular_files(archive: tarfile.TarFile, listing: FileListing) -> Iterator[tarfile.TarInfo]:
     for member in archive:
         if member.isfile() and not member.issparse():
             yield member
         elif not member.isdir():
-            listing.refuse(member.name, "a link or a special file, not an image")
+            listing.skip(member.name, "a link or a special file, not an image")
 
 
 def _is_plain_tar(path: Path) -> bool:
@@ -104,15 +105,15 @@ def _is_plain_tar(path: Path) -> bool:
         return False
 
 
-def _spool_tar(path: Path, spool: Path, listing: Listing) -> None:
+def _spool_tar(path: Path, spool: Path, listing: FileListing) -> None:
     stamp = path.stat().st_mtime_ns
     with _decompressed(path) as file, tarfile.open(fileobj=file, mode="r|") as archive, spool.open("wb") as out:
-        for member in _files(archive, listing):
+        for member in _regular_files(archive, listing):
             stream = archive.extractfile(member)
             assert stream is not None
-            listing.add(member.name, Range(str(spool), out.tell(), member.size, stamp))
+            listing.add(member.name, FileSlice(str(spool), out.tell(), member.size, stamp))
             _copy(stream, out)
-        while file.read(BLOCK):  # to the very end, where the checksum is
+        while file.read(COPY_BYTES):  # to the end, where the checksum is
             pass
 
 
@@ -125,7 +126,7 @@ def _decompressed(path: Path) -> IO[bytes]:
     raise tarfile.ReadError("neither a zip nor a tar, plain or compressed by xz, gzip or bzip2")
 
 
-def _spool_zip(path: Path, spool: Path, listing: Listing) -> None:
+def _spool_zip(path: Path, spool: Path, listing: FileListing) -> None:
     stamp = path.stat().st_mtime_ns
     with zipfile.ZipFile(path) as archive, spool.open("wb") as out:
         for member in archive.infolist():
@@ -134,9 +135,9 @@ def _spool_zip(path: Path, spool: Path, listing: Listing) -> None:
             start = out.tell()
             with archive.open(member) as stream:
                 _copy(stream, out)
-            listing.add(member.filename, Range(str(spool), start, out.tell() - start, stamp))
+            listing.add(member.filename, FileSlice(str(spool), start, out.tell() - start, stamp))
 
 
 def _copy(stream: IO[bytes], out: IO[bytes]) -> None:
-    while block := stream.read(BLOCK):
+    while block := stream.read(COPY_BYTES):
         out.write(block)

@@ -1,7 +1,6 @@
-"""Recognises the layout of a source: four layouts, one list of files with labels.
+"""Recognises the layout of a source and lists its labelled files.
 
-Each source is a `Source`: its classes, and its entries in an order that depends on the source alone.
-Names that begin with a dot are ignored; other files that are not images are set aside, here or when decoded.
+Names that begin with a dot are ignored; other files that are not images are skipped, here or when decoded.
 """
 
 import os
@@ -10,11 +9,12 @@ import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cli.errors import UserError
 from pipelines.sources.boxes import FOLDERS
 from pipelines.sources.digits import digits_source
-from pipelines.sources.entries import Source
 from pipelines.sources.ilsvrc import ilsvrc_source
 from pipelines.sources.image_folder import class_folders_source, split_folders_source
+from pipelines.sources.source import Source
 from pipelines.sources.tiny_imagenet import ARCHIVES, tiny_imagenet_archive, tiny_imagenet_folder
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -23,18 +23,19 @@ IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".we
 def open_source(
     name: str, *, classes: Sequence[str] = (), val_share: float = 0.1, spool: Path | None = None
 ) -> Source:
-    """Recognise a source: `digits`, an archive of Tiny ImageNet, or a folder of one of the three layouts.
+    """Open `digits`, an archive of Tiny ImageNet, or a folder of one of the four known layouts.
 
-    `classes`: identifiers of the classes to take, or a single number for the first so many; empty takes all.
-    `spool`: file that a compressed archive is decompressed to; by default a temporary one that goes with the
-    source. ValueError where the source is missing, empty, of no known layout or of two.
+    `classes`: identifiers of the classes to pack, or one number N for the first N; empty for all. `val_share`:
+    share of the images held out if the source has no splits. `spool`: file that a compressed archive is
+    decompressed to; by default a temporary one, deleted with the source. UserError if the source is missing,
+    empty, or of no known layout or of several.
     """
     if spool is not None or not Path(name).is_file():
-        return _recognise(name, classes, val_share, spool or Path(os.devnull)).tidied()
+        return _recognise(name, classes, val_share, spool or Path(os.devnull)).with_unique_names()
     handle, temporary = tempfile.mkstemp(prefix="spool-")
     os.close(handle)
     try:
-        source = _recognise(name, classes, val_share, Path(temporary)).tidied()
+        source = _recognise(name, classes, val_share, Path(temporary)).with_unique_names()
     except BaseException:
         Path(temporary).unlink()
         raise
@@ -47,18 +48,31 @@ def _recognise(name: str, classes: Sequence[str], val_share: float, spool: Path)
         return digits_source(classes)
     path = Path(name)
     if not path.exists():
-        raise ValueError(f"no file or folder {path} (the embedded data set is called: digits)")
+        raise UserError(f"no file or folder {path} (the embedded data set is called: digits)")
     if path.is_file():
         if not name.endswith(ARCHIVES):
-            raise ValueError(f"{path}: of single files only archives of Tiny ImageNet (.tar.xz) are read")
+            raise UserError(f"{path}: of single files only archives of Tiny ImageNet (.tar.xz) are read")
         return tiny_imagenet_archive(path, classes, spool)
+    layouts = _layouts(path, classes, val_share)
+    if not layouts:
+        raise UserError(
+            f"{path} has no layout that is known: expected train/CLASS/image and val/CLASS/image, "
+            "CLASS/image, Tiny ImageNet or ILSVRC-2012 as distributed"
+        )
+    if len(layouts) > 1:
+        raise UserError(f"{path} has two layouts at once, {' and '.join(layouts)}: separate them")
+    return next(iter(layouts.values()))()
+
+
+def _layouts(path: Path, classes: Sequence[str], val_share: float) -> dict[str, Callable[[], Source]]:
+    """Every layout that the folder has, by its description."""
     layouts: dict[str, Callable[[], Source]] = {}
     if (path / "ILSVRC2012_img_train.tar").is_file() or (path / "ILSVRC2012_img_val.tar").is_file():
         layouts["ILSVRC-2012 as distributed (ILSVRC2012_img_*.tar)"] = lambda: ilsvrc_source(path, classes)
     if (path / "wnids.txt").is_file():
         layouts["Tiny ImageNet (wnids.txt)"] = lambda: tiny_imagenet_folder(path, classes)
     folders = sorted(p for p in path.iterdir() if p.is_dir() and p.name[0] != "." and p.name not in FOLDERS)
-    if layouts:  # a distributed set has folders of its own: beside it only images in another's places count
+    if layouts:  # a distributed set has folders of its own: only images where another layout has them count
         with_folders = [p for p in folders if p.name == "train" and any(map(_has_images, p.iterdir()))]
         with_files = [p for p in folders if _has_images(p)]
     else:
@@ -72,14 +86,7 @@ def _recognise(name: str, classes: Sequence[str], val_share: float, spool: Path)
         layouts[f"class folders of images ({with_files[0].name}/…)"] = lambda: class_folders_source(
             path, folders, classes, val_share
         )
-    if not layouts:
-        raise ValueError(
-            f"{path} has no layout that is known: wanted train/CLASS/image and val/CLASS/image, "
-            "CLASS/image, Tiny ImageNet or ILSVRC-2012 as distributed"
-        )
-    if len(layouts) > 1:
-        raise ValueError(f"{path} has two layouts at once, {' and '.join(layouts)}: separate them")
-    return next(iter(layouts.values()))()
+    return layouts
 
 
 def _has_images(folder: Path) -> bool:

@@ -94,7 +94,7 @@ def test_two_nodes_with_their_own_addresses(digits, submitted, tmp_path):
     with NetworkedCluster(nodes=2, cpus=1) as cluster:
         job = entry_point.command(digits, tmp_path / "out")
         address = f"--address={cluster.nodes[0].dashboard_url}"
-        command = [*cluster.inside(0), RAY, "job", "submit", address, "--working-dir=.", "--", *job]
+        command = [*cluster.command_prefix(0), RAY, "job", "submit", address, "--working-dir=.", "--", *job]
         done = entry_point.run(command, entry_point.environment(cluster.nodes[0]))
     assert done.returncode == 0, done.stdout
     assert (

@@ -17,7 +17,7 @@ from pipelines.pack import pack
 from pipelines.packing.decode import decode
 from pipelines.packing.options import PackOptions
 from pipelines.shards.reader import Shards
-from pipelines.sources.entries import Embedded, Entry
+from pipelines.sources.source import InlineData, SourceFile
 from tests.conftest import ROOT
 from tests.pipelines.test_sources import lay
 
@@ -27,8 +27,9 @@ LOAD = """
 import sys
 from pathlib import Path
 import torch
-from pipelines.dali import EvalLoader
-from pipelines.shards import Shards, read_manifest
+from pipelines.loading.loaders import EvalLoader
+from pipelines.shards.manifest import read_manifest
+from pipelines.shards.reader import Shards
 root = Path(sys.argv[1])
 manifest = read_manifest(root)
 shards = Shards(root, manifest, "train")
@@ -102,11 +103,11 @@ def test_mutated_files(tmp_path):
     manifest = pack(PackOptions(str(lay(tmp_path / "source", files)), tmp_path / "out", workers=1))
     shards = Shards(tmp_path / "out", manifest, "train")
     packed = {shards.key(i) for i in range(len(shards))}
-    aside = {entry.key for entry in manifest.set_aside}
-    assert packed | aside == {name for name in files if name.startswith("train")}
-    assert not packed & aside
-    assert all(entry.reason for entry in manifest.set_aside)
-    assert len(aside) > FILES / 10
+    skipped = {file.key for file in manifest.skipped}
+    assert packed | skipped == {name for name in files if name.startswith("train")}
+    assert not packed & skipped
+    assert all(file.reason for file in manifest.skipped)
+    assert len(skipped) > FILES / 10
     assert len(packed) > FILES / 10
     done = subprocess.run(  # a crash would end this process too
         [sys.executable, "-c", LOAD, tmp_path / "out"], cwd=ROOT, capture_output=True, text=True, timeout=300
@@ -121,4 +122,4 @@ def test_the_same_mutation_gives_the_same_answer():
         assert isinstance(first, str) == isinstance(second, str)
         if isinstance(first, str):
             assert first == second
-    assert Entry("train", "x", "a", Embedded(mutated(1))).place.read() == mutated(1)
+    assert SourceFile("train", "x", "a", InlineData(mutated(1))).content.read() == mutated(1)

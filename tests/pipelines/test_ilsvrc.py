@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cli.errors import UserError
 from pipelines.pack import main
 from pipelines.packing.decode import decode
 from pipelines.sources.recognise import open_source
@@ -45,7 +46,7 @@ FAULTS = {
 def test_a_fault_ends_with_code_2_and_a_line_that_names_it(tmp_path, kit, monkeypatch, capsys, name):
     changes, message = FAULTS[name]
     lay(tmp_path / "source", kit | changes)
-    with pytest.raises(ValueError, match=message) as raised:
+    with pytest.raises(UserError, match=message) as raised:
         open_source(str(tmp_path / "source"))
     assert "\n" not in str(raised.value)
     monkeypatch.setattr(sys, "argv", ["pack", str(tmp_path / "source"), str(tmp_path / "out")])

@@ -1,6 +1,8 @@
 """Inspection: the tables hold what was packed, the montage shows it, mistakes are named."""
 
 import io
+import resource
+import signal
 import sys
 
 import numpy as np
@@ -8,7 +10,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pipelines.inspect import CAPTION, MARGIN, InspectOptions, inspect, main
+import pipelines.inspect
+from cli.errors import UserError
+from pipelines.inspect import InspectOptions, inspect, main
+from pipelines.inspection.montage import CAPTION, MARGIN
 from pipelines.pack import pack
 from pipelines.packing.options import PackOptions
 from tests.pipelines.test_sources import lay
@@ -24,7 +29,7 @@ def flat(colour, size=(40, 30)):
 
 @pytest.fixture
 def packed(tmp_path):
-    """Classes of one colour each: 4 training images a class, 60 of blue in validation, one file set aside."""
+    """Classes of one colour each: 4 training images a class, 60 of blue in validation, one file skipped."""
     files = {f"train/{name}/{i}.png": flat(c) for name, c in COLOURS.items() for i in range(4)}
     files |= {f"val/blue/{i}.png": flat(COLOURS["blue"], (50, 25 + i)) for i in range(60)}
     source = lay(tmp_path / "source", files | {"train/red/[bold].png": b"broken"})
@@ -121,3 +126,39 @@ def test_mistakes_end_with_code_2(packed, monkeypatch, capsys, damage, flags, na
 
 def test_sound_shards_pass(packed):
     assert "every shard has the digest" in shown(InspectOptions(packed, verify=True))[1]
+
+
+def test_a_bug_is_not_taken_for_a_mistake(packed, monkeypatch):
+    def with_a_bug(*_):
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr(pipelines.inspect, "montage", with_a_bug)
+    monkeypatch.setattr(sys, "argv", ["inspect", str(packed)])
+    with pytest.raises(ValueError, match="broadcast"):
+        main()
+
+
+def test_a_montage_that_cannot_be_written_leaves_the_old_one(packed, tmp_path, monkeypatch):
+    """A limit on the size of files stands for a full disk."""
+    old = tmp_path / "picture.png"
+    old.write_bytes(b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"--montage .* cannot be written"):
+            inspect(InspectOptions(packed, montage=old), Console(file=io.StringIO()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert old.read_bytes() == b"old"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "picture.png", "source"]
+
+
+def test_an_image_that_cannot_be_decoded_is_named(packed):
+    """One whose bytes changed, in a file of the size that the manifest states."""
+    file = packed / "train-00000.arrow"
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b"\x89PNG", b"\x00PNG"))
+    with pytest.raises(UserError, match=r"image train/blue/0\.png cannot be decoded"):
+        inspect(InspectOptions(packed), Console(file=io.StringIO()))

@@ -1,4 +1,4 @@
-"""Packing: statistics equal NumPy's, odd files are read, bad ones set aside, nothing is half-written."""
+"""Packing: statistics equal NumPy's, odd files are read, bad ones skipped, nothing is half-written."""
 
 import hashlib
 import io
@@ -13,14 +13,17 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from filelock import FileLock
 from nvidia.dali import fn, pipeline_def, types
 from PIL import Image, ImageOps
 
 import pipelines.pack
-import pipelines.packing.dataset
+import pipelines.packing.shard
+from cli.errors import UserError
 from pipelines.pack import main, pack
+from pipelines.packing.decode import decode
 from pipelines.packing.options import PackOptions
 from pipelines.shards.manifest import read_manifest
 from pipelines.shards.reader import Shards
@@ -152,7 +155,7 @@ def odd(tmp_path_factory):
     files = {f"train/a/{name}": data for name, data in ODD.items()}
     source = lay(root / "source", files | {"val/a/1.jpg": encoded(picture(0))})
     manifest = pack(PackOptions(str(source), root / "out", workers=1))
-    assert manifest.set_aside == ()
+    assert manifest.skipped == ()
     return Shards(root / "out", manifest, "train")
 
 
@@ -212,16 +215,16 @@ BAD = {
 }
 
 
-def test_bad_files_are_set_aside_with_their_reason(tmp_path, capsys, monkeypatch):
+def test_bad_files_are_skipped_with_their_reason(tmp_path, capsys, monkeypatch):
     source = folder(tmp_path / "source")
     lay(source, {f"train/a/{name}": data for name, data in BAD.items()} | {"val/b/[red].jpg": b"x"})
     monkeypatch.setattr(sys, "argv", ["pack", str(source), str(tmp_path / "out"), "--workers", "1"])
     main()
     manifest = read_manifest(tmp_path / "out")
-    listed = {(entry.split, entry.key) for entry in manifest.set_aside}
+    listed = {(file.split, file.key) for file in manifest.skipped}
     assert listed == {("train", f"train/a/{name}") for name in BAD} | {("val", "val/b/[red].jpg")}
     assert manifest.splits["train"].images == 12
-    reasons = {entry.key: entry.reason for entry in manifest.set_aside}
+    reasons = {file.key: file.reason for file in manifest.skipped}
     assert "empty" in reasons["train/a/empty.jpg"]
     assert "truncated" in reasons["train/a/cut.jpg"]
     assert "60000×60000" in reasons["train/a/bomb.png"]
@@ -233,7 +236,7 @@ def test_a_class_of_bad_files_only(tmp_path):
     source = folder(tmp_path / "source")
     for file in (source / "train" / "b").iterdir():
         file.write_bytes(b"junk")
-    with pytest.raises(ValueError, match="class b: none of its training images can be read"):
+    with pytest.raises(UserError, match="class b: none of its training images can be read"):
         pack(PackOptions(str(source), tmp_path / "out", workers=1))
     assert names(tmp_path) == ["source"]
 
@@ -242,7 +245,7 @@ def test_a_validation_set_of_bad_files_only(tmp_path):
     source = folder(tmp_path / "source")
     for file in (source / "val").rglob("*.jpg"):
         file.write_bytes(b"junk")
-    with pytest.raises(ValueError, match=r"no image of split val can be read; val/a/0\.jpg"):
+    with pytest.raises(UserError, match=r"no image of split val can be read; val/a/0\.jpg"):
         pack(PackOptions(str(source), tmp_path / "out", workers=1))
     assert names(tmp_path) == ["source"]
 
@@ -252,7 +255,7 @@ def test_what_is_there_is_replaced_only_when_asked(tmp_path):
     pack(PackOptions(str(folder(tmp_path / "1")), out, workers=1))
     before = contents(out)
     other = folder(tmp_path / "2", train=3)
-    with pytest.raises(ValueError, match=r"out exists already.*--overwrite"):
+    with pytest.raises(UserError, match=r"out exists already.*--overwrite"):
         pack(PackOptions(str(other), out, workers=1))
     assert contents(out) == before
     assert pack(PackOptions(str(other), out, workers=1, overwrite=True)).splits["train"].images == 6
@@ -267,7 +270,7 @@ def test_a_failed_replacement_leaves_the_old_one(tmp_path):
     other = folder(tmp_path / "2")
     for file in (other / "train" / "b").iterdir():
         file.write_bytes(b"junk")
-    with pytest.raises(ValueError, match="class b"):
+    with pytest.raises(UserError, match="class b"):
         pack(PackOptions(str(other), out, workers=1, overwrite=True))
     assert contents(out) == before
     assert names(tmp_path) == ["1", "2", "out"]
@@ -280,7 +283,7 @@ def test_only_a_data_set_is_ever_replaced(tmp_path, kind):
         out.write_text("mine")
     else:
         lay(out, {"thesis.tex": b"mine"})
-    with pytest.raises(ValueError, match="not a packed data set, so it is left alone"):
+    with pytest.raises(UserError, match="not a packed data set, so it is left alone"):
         pack(PackOptions(str(folder(tmp_path / "source")), out, workers=1, overwrite=True))
     assert (out if kind == "file" else out / "thesis.tex").read_bytes() == b"mine"
 
@@ -301,7 +304,7 @@ def noisy(root, images=30):
 def test_an_interrupted_packing_goes_on_with_what_is_left(tmp_path, monkeypatch, capsys, workers):
     source, out = noisy(tmp_path / "source", images=80), tmp_path / "out"
     options = PackOptions(str(source), out, shard_mb=1, workers=workers)
-    real, done = pipelines.packing.dataset.run_all, []
+    real, done = pipelines.pack.run_in_processes, []
 
     def cut(function, tasks, **how):
         for number, result in enumerate(real(function, tasks, **how)):
@@ -309,7 +312,7 @@ def test_an_interrupted_packing_goes_on_with_what_is_left(tmp_path, monkeypatch,
                 raise KeyboardInterrupt
             yield result
 
-    monkeypatch.setattr(pipelines.packing.dataset, "run_all", cut)
+    monkeypatch.setattr(pipelines.pack, "run_in_processes", cut)
     with pytest.raises(KeyboardInterrupt):
         pack(options)
     assert names(tmp_path) == ["out.partial", "source"]
@@ -318,7 +321,7 @@ def test_an_interrupted_packing_goes_on_with_what_is_left(tmp_path, monkeypatch,
         done.extend(task.name for task in tasks)
         return real(function, tasks, **how)
 
-    monkeypatch.setattr(pipelines.packing.dataset, "run_all", counted)
+    monkeypatch.setattr(pipelines.pack, "run_in_processes", counted)
     manifest = pack(options)
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     assert 0 < len(done) <= len(shards) - 2
@@ -331,16 +334,16 @@ def test_an_interrupted_packing_goes_on_with_what_is_left(tmp_path, monkeypatch,
 @pytest.mark.parametrize("change", ["source", "shards", "damage"])
 def test_only_what_would_be_packed_again_alike_is_taken_over(tmp_path, monkeypatch, change):
     source, out = noisy(tmp_path / "source"), tmp_path / "out"
-    real = pipelines.packing.dataset.run_all
+    real = pipelines.pack.run_in_processes
 
     def cut(*arguments, **how):
         yield from list(real(*arguments, **how))[:2]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipelines.packing.dataset, "run_all", cut)
+    monkeypatch.setattr(pipelines.pack, "run_in_processes", cut)
     with pytest.raises(KeyboardInterrupt):
         pack(PackOptions(str(source), out, shard_mb=1, workers=1))
-    monkeypatch.setattr(pipelines.packing.dataset, "run_all", real)
+    monkeypatch.setattr(pipelines.pack, "run_in_processes", real)
     shard_mb = 1
     if change == "source":  # the same name and size, other bytes
         file = source / "train" / "a" / "00.jpg"
@@ -357,10 +360,61 @@ def test_only_what_would_be_packed_again_alike_is_taken_over(tmp_path, monkeypat
     assert contents(out) == contents(tmp_path / "fresh")
 
 
+def test_a_killed_process_is_a_failure_that_keeps_the_finished_shards(tmp_path, capsys):
+    """As the kernel does when memory runs out: the command says so, and the same command resumes."""
+    source, out = noisy(tmp_path / "source", images=160), tmp_path / "out"
+    child = run(source, out, "--workers", "2", "--shard-mb", "1")
+    try:
+        deadline = time.monotonic() + 60
+        while not list((tmp_path / "out.partial" / "packing").glob("*.json")):
+            assert child.poll() is None, child.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        for process in psutil.Process(child.pid).children():
+            if "spawn_main" in " ".join(process.cmdline()):
+                process.kill()
+        _, said = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 1
+    assert "a process was killed" in said
+    assert "the finished shards are kept" in said
+    assert "Traceback" not in said
+    assert list((tmp_path / "out.partial").glob("*.arrow"))
+    pack(PackOptions(str(source), out, shard_mb=1, workers=1))
+    assert "shards are packed already" in capsys.readouterr().err
+    pack(PackOptions(str(source), tmp_path / "fresh", shard_mb=1, workers=1))
+    assert contents(out) == contents(tmp_path / "fresh")
+
+
+def test_a_bug_keeps_the_finished_shards_and_its_traceback(tmp_path, monkeypatch, capsys):
+    """A ValueError that is not the user's mistake: not exit code 2, nothing deleted."""
+    source, decoded = noisy(tmp_path / "source"), []
+    command = ["pack", str(source), str(tmp_path / "out"), "--shard-mb", "1", "--workers", "1"]
+    monkeypatch.setattr(sys, "argv", command)
+
+    def with_a_bug(data):
+        decoded.append(data)
+        if len(decoded) > 20:
+            raise ValueError("not enough values to unpack")
+        return decode(data)
+
+    monkeypatch.setattr(pipelines.packing.shard, "decode", with_a_bug)
+    with pytest.raises(ValueError, match="not enough values to unpack") as raised:
+        main()
+    assert not isinstance(raised.value, UserError)
+    finished = (tmp_path / "out.partial" / "train-00000.arrow").stat().st_ino
+    monkeypatch.setattr(pipelines.packing.shard, "decode", decode)
+    main()
+    assert "shards are packed already" in capsys.readouterr().err
+    assert (tmp_path / "out" / "train-00000.arrow").stat().st_ino == finished
+
+
 def test_two_packings_of_one_folder_at_once(tmp_path):
     source, out = folder(tmp_path / "source"), tmp_path / "out"
     (tmp_path / "out.partial").mkdir()
-    with FileLock(tmp_path / "out.partial" / "lock"), pytest.raises(ValueError, match="by another process"):
+    with FileLock(tmp_path / "out.partial" / "lock"), pytest.raises(UserError, match="by another process"):
         pack(PackOptions(str(source), out, workers=1))
     pack(PackOptions(str(source), out, workers=1))
     assert names(tmp_path) == ["out", "source"]
@@ -371,13 +425,13 @@ def test_packed_as_tasks_of_a_cluster(tmp_path, ray_cluster):
     source = noisy(tmp_path / "source")
     lay(source, {"train/a/cut.jpg": encoded(picture(0))[:300]})
     manifest = pack(PackOptions(str(source), tmp_path / "ray", shard_mb=1, ray=ray_cluster.head.address))
-    assert [entry.key for entry in manifest.set_aside] == ["train/a/cut.jpg"]
+    assert [file.key for file in manifest.skipped] == ["train/a/cut.jpg"]
     pack(PackOptions(str(source), tmp_path / "one", shard_mb=1, workers=1))
     assert contents(tmp_path / "ray") == contents(tmp_path / "one")
 
 
 def test_no_cluster_at_the_address(tmp_path):
-    with pytest.raises(ValueError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
+    with pytest.raises(UserError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
         pack(PackOptions(str(folder(tmp_path / "source")), tmp_path / "out", ray="127.0.0.1:1"))
 
 
@@ -510,7 +564,7 @@ def test_real_images(tmp_path, shared_data):
                 image = Image.open(io.BytesIO(data)).convert("RGB")
                 pixels.append(np.asarray(image, np.float64).reshape(-1, 3))
     manifest = pack(PackOptions(str(lay(tmp_path / "source", files)), tmp_path / "out", workers=1))
-    assert manifest.set_aside == ()
+    assert manifest.skipped == ()
     assert {name: split.images for name, split in manifest.splits.items()} == {"train": 36, "val": 4}
     np.testing.assert_allclose(manifest.mean_rgb, np.concatenate(pixels).mean(0), rtol=1e-12)
     np.testing.assert_allclose(manifest.covariance_rgb, np.cov(np.concatenate(pixels).T, bias=True), rtol=1e-9)

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pipelines.packing.arrow_file
+from cli.errors import UserError
 from cluster.partition import rank_slice
 from pipelines.pack import pack
 from pipelines.packing.arrow_file import ShardWriter, write_index
@@ -116,7 +117,7 @@ def test_an_empty_split_has_no_rows(packed):
 
 
 def test_unknown_split(packed):
-    with pytest.raises(ValueError, match="no split 'test', only train, val"):
+    with pytest.raises(UserError, match="no split 'test', only train, val"):
         Shards(packed, read_manifest(packed), "test")
 
 
@@ -134,9 +135,9 @@ def test_the_digest_tells_manifests_apart(packed):
 
 
 def test_missing_folder_and_missing_manifest(tmp_path):
-    with pytest.raises(ValueError, match=r"no folder .*nowhere.*pipelines\.pack"):
+    with pytest.raises(UserError, match=r"no folder .*nowhere.*pipelines\.pack"):
         read_manifest(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="not a packed data set"):
+    with pytest.raises(UserError, match="not a packed data set"):
         read_manifest(tmp_path)
 
 
@@ -158,20 +159,20 @@ def test_missing_folder_and_missing_manifest(tmp_path):
 def test_malformed_manifest(packed, field, value):
     raw = json.loads((packed / MANIFEST).read_text())
     (packed / MANIFEST).write_text(json.dumps(raw | {field: value}))
-    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
         read_manifest(packed)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"format": 1}', "{"])
 def test_a_manifest_that_is_none(packed, text):
     (packed / MANIFEST).write_text(text)
-    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
         read_manifest(packed)
 
 
 def test_a_later_format_is_named_even_with_other_fields(packed):
     (packed / MANIFEST).write_text('{"format": 2, "news": []}')
-    with pytest.raises(ValueError, match="has format 2, this version reads 1"):
+    with pytest.raises(UserError, match="has format 2, this version reads 1"):
         read_manifest(packed)
 
 
@@ -182,7 +183,7 @@ def test_one_flipped_byte_is_found_and_its_shard_named(packed, place):
     data = bytearray(file.read_bytes())
     data[int(place * (len(data) - 1))] ^= 1
     file.write_bytes(data)
-    with pytest.raises(ValueError, match=r"train-00001\.arrow is damaged"):
+    with pytest.raises(UserError, match=r"train-00001\.arrow is damaged"):
         verify(packed, manifest)
 
 
@@ -193,13 +194,13 @@ def test_damage_after_a_verification_is_found(packed):
     data = bytearray(file.read_bytes())
     data[100] ^= 1
     file.write_bytes(data)
-    with pytest.raises(ValueError, match=r"train-00000\.arrow is damaged"):
+    with pytest.raises(UserError, match=r"train-00000\.arrow is damaged"):
         verify(packed, manifest)
 
 
 def test_a_missing_shard_is_named(packed):
     (packed / "train-00002.arrow").unlink()
-    with pytest.raises(ValueError, match=r"train-00002\.arrow is missing"):
+    with pytest.raises(UserError, match=r"train-00002\.arrow is missing"):
         verify(packed, read_manifest(packed))
 
 
@@ -225,7 +226,7 @@ def test_a_damaged_memory_only_costs_reading_again(packed, text):
 def test_a_cut_shard_cannot_be_read(packed):
     file = packed / "train-00000.arrow"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"train-00000\.arrow cannot be read"):
+    with pytest.raises(UserError, match=r"train-00000\.arrow cannot be read"):
         Shards(packed, read_manifest(packed), "train")
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 from sklearn.datasets import load_digits
 
+from cli.errors import UserError
 from pipelines.sources.recognise import open_source
 
 
@@ -33,7 +34,7 @@ def tar(files, mode="w"):
 
 
 def rows(source):
-    return [(item.split, item.key, item.label, item.data) for item in source.items()]
+    return [(file.split, file.key, file.label, file.content.read()) for file in source.files]
 
 
 SPLITS = {f"{s}/{c}/{i}.jpg": f"{s}{c}{i}".encode() for s in ("train", "val") for c in "ab" for i in (1, 2)}
@@ -84,19 +85,19 @@ def test_further_splits_are_kept(tmp_path):
 
 def test_held_out_images_depend_on_their_names_alone(tmp_path):
     files = {f"{label}/{i}.jpg": b"x" for label in "ab" for i in range(200)}
-    first = {item.key: item.split for item in open_source(str(lay(tmp_path, files))).items()}
+    first = {file.key: file.split for file in open_source(str(lay(tmp_path, files))).files}
     assert 20 <= Counter(first.values())["val"] <= 60
     lay(tmp_path, {f"a/more-{i}.jpg": b"x" for i in range(50)})
-    second = {item.key: item.split for item in open_source(str(tmp_path)).items()}
+    second = {file.key: file.split for file in open_source(str(tmp_path)).files}
     assert {key: second[key] for key in first} == first
-    half = Counter(item.split for item in open_source(str(tmp_path), val_share=0.5).items())
+    half = Counter(file.split for file in open_source(str(tmp_path), val_share=0.5).files)
     assert 180 <= half["val"] <= 270
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, float("nan")])
 def test_a_share_out_of_range(tmp_path, share):
     lay(tmp_path, {"a/1.jpg": b"x"})
-    with pytest.raises(ValueError, match="--val-share"):
+    with pytest.raises(UserError, match="--val-share"):
         open_source(str(tmp_path), val_share=share)
 
 
@@ -112,7 +113,7 @@ def test_a_subset_of_the_classes(tmp_path, classes, expected):
 
 @pytest.mark.parametrize("classes", [("0",), ("3",), ("c",), ("a", "c")])
 def test_classes_that_are_not_there(tmp_path, classes):
-    with pytest.raises(ValueError, match=f"--classes {classes[-1]}"):
+    with pytest.raises(UserError, match=f"--classes {classes[-1]}"):
         open_source(str(lay(tmp_path, SPLITS)), classes=classes)
 
 
@@ -135,9 +136,8 @@ def test_tiny_imagenet(tmp_path, form, top):
     assert source.classes == ["n1", "n2"]
     assert source.class_names == {"n1": "one, uno", "n2": "two"}
     assert source.counts == {"train": 4, "val": 2}
-    assert [item.boxes for item in source.items()] == [
-        [[1, 2, 3, 4]], [[5, 6, 7, 8]], [[1, 2, 3, 4]], [[5, 6, 7, 8]], [[0, 1, 2, 3]], [[4, 5, 6, 7]]
-    ]  # fmt: skip
+    boxes = [(1, 2, 3, 4), (5, 6, 7, 8), (1, 2, 3, 4), (5, 6, 7, 8), (0, 1, 2, 3), (4, 5, 6, 7)]
+    assert [file.boxes for file in source.files] == [(box,) for box in boxes]
 
 
 def test_a_class_of_tiny_imagenet(tmp_path):
@@ -163,7 +163,7 @@ def test_tiny_imagenet_with_a_fault(tmp_path, file, data, message):
     lay(tmp_path, {**TINY, file: data or b""})
     if data is None:
         (tmp_path / file).unlink()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         open_source(str(tmp_path))
 
 
@@ -173,7 +173,7 @@ def test_a_cut_archive(tmp_path, form, share):
     path = tmp_path / "tiny.tar.xz"
     whole = tar({f"t/{name}": data + np.random.default_rng(0).bytes(4000) for name, data in TINY.items()}, form)
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(ValueError, match=r"tiny\.tar\.xz is corrupt or cut off"):
+    with pytest.raises(UserError, match=r"tiny\.tar\.xz is corrupt or cut off"):
         open_source(str(path))
 
 
@@ -183,14 +183,14 @@ def test_a_tar_cut_between_two_members_is_not_taken_for_whole(tmp_path):
     with tarfile.open(path) as archive:
         start = archive.getmember("t/train/n2/images/n2_1.JPEG").offset
     path.write_bytes(path.read_bytes()[:start])
-    with pytest.raises(ValueError, match="lacks 1 images it lists"):
+    with pytest.raises(UserError, match="lacks 1 images it lists"):
         open_source(str(path))
 
 
 @pytest.mark.parametrize("name", ["tiny.tar.xz", "tiny.zip", "tiny.tar"])
 def test_an_archive_of_garbage(tmp_path, name):
     (tmp_path / name).write_bytes(np.random.default_rng(0).bytes(5000))
-    with pytest.raises(ValueError, match=f"{name} is corrupt or cut off"):
+    with pytest.raises(UserError, match=f"{name} is corrupt or cut off"):
         open_source(str(tmp_path / name))
 
 
@@ -198,7 +198,7 @@ def test_a_flipped_byte_of_an_archive(tmp_path):
     data = bytearray(tar({f"t/{name}": data for name, data in TINY.items()}, "w:xz"))
     data[len(data) // 2] ^= 0x10
     (tmp_path / "tiny.tar.xz").write_bytes(data)
-    with pytest.raises(ValueError, match="corrupt or cut off"):
+    with pytest.raises(UserError, match="corrupt or cut off"):
         open_source(str(tmp_path / "tiny.tar.xz"))
 
 
@@ -211,8 +211,8 @@ def test_names_that_lead_out_of_an_archive_never_reach_the_disk(tmp_path):
     source = open_source(str(path))
     assert rows(source) == TINY_ROWS
     assert sorted(tmp_path.rglob("*")) == before
-    aside = {(e.split, e.key, e.reason) for e in source.set_aside}
-    assert aside == {("archive", name, "its name leads out of the archive") for name in evil}
+    skipped = {(e.split, e.key, e.reason) for e in source.skipped}
+    assert skipped == {("archive", name, "its name leads out of the archive") for name in evil}
 
 
 @pytest.mark.parametrize("form", ["w", "w:xz"])
@@ -235,7 +235,7 @@ def test_files_of_an_archive_that_are_not_what_they_seem(tmp_path, form):
         archive.addfile(link)
     source = open_source(str(path))
     assert rows(source) == TINY_ROWS
-    assert {(entry.key, entry.reason) for entry in source.set_aside} == {
+    assert {(entry.key, entry.reason) for entry in source.skipped} == {
         (name, "another file of the same name comes later"),
         ("train/n1/images/link.JPEG", "a link or a special file, not an image"),
         ("train/n1/images/extra.JPEG", "no line of the class's n1_boxes.txt names it"),
@@ -262,8 +262,8 @@ def many(lines):
 )
 def test_a_label_file_that_disagrees_in_a_line(tmp_path, line, key, reason):
     source = open_source(str(lay(tmp_path, many(line))))
-    assert (f"val/images/{key}", reason) in {(entry.key, entry.reason) for entry in source.set_aside}
-    labels = {item.key: item.label for item in source.items() if item.split == "val"}
+    assert (f"val/images/{key}", reason) in {(entry.key, entry.reason) for entry in source.skipped}
+    labels = {file.key: file.label for file in source.files if file.split == "val"}
     assert len(labels) >= 301
     assert set(labels.values()) == {"n1", "n2"}
     conflicting = b"n2" in line
@@ -287,7 +287,7 @@ def test_broken_links_and_special_files_are_told(tmp_path):
     (tmp_path / "train" / "a" / "gone.jpg").symlink_to("nowhere")
     os.mkfifo(tmp_path / "train" / "b" / "pipe.jpg")
     source = open_source(str(tmp_path))
-    assert {(e.split, e.key, e.reason) for e in source.set_aside} == {
+    assert {(e.split, e.key, e.reason) for e in source.skipped} == {
         ("train", f"train/{key}", "a broken link or a special file") for key in ("a/gone.jpg", "b/pipe.jpg")
     }
     assert {key: data for _, key, _, data in rows(source)} == SPLITS
@@ -295,7 +295,7 @@ def test_broken_links_and_special_files_are_told(tmp_path):
 
 def test_a_class_that_is_held_out_altogether(tmp_path):
     lay(tmp_path, {f"a/{i}.jpg": b"x" for i in range(200)} | {"b/1.jpg": b"x"})
-    with pytest.raises(ValueError, match=r"class b: all of its 1 files are held out.*--val-share"):
+    with pytest.raises(UserError, match=r"class b: all of its 1 files are held out.*--val-share"):
         open_source(str(tmp_path), val_share=0.9)
 
 
@@ -318,12 +318,12 @@ def test_loose_annotations(tmp_path, layout):
     xml = dict(zip(names, [annotation(1, 2, 3, 4), *faulty], strict=True))
     lay(tmp_path, {f"ILSVRC2012_bbox_train/x/{name}.xml": data for name, data in xml.items()})
     source = open_source(str(tmp_path))
-    boxes = {item.key: item.boxes for item in source.items() if item.boxes}
-    assert list(boxes.values()) == [[[1, 2, 3, 4]]]
+    boxes = {file.key: file.boxes for file in source.files if file.boxes}
+    assert list(boxes.values()) == [((1, 2, 3, 4),)]
     assert names[0] in next(iter(boxes))
     assert len(rows(source)) == (7 if layout == "ilsvrc" else 8)
-    aside = {(entry.split, entry.key) for entry in source.set_aside}
-    assert aside == {("boxes", f"ILSVRC2012_bbox_train/x/{name}.xml") for name in names[1:]}
+    skipped = {(entry.split, entry.key) for entry in source.skipped}
+    assert skipped == {("boxes", f"ILSVRC2012_bbox_train/x/{name}.xml") for name in names[1:]}
 
 
 ILSVRC = {
@@ -390,10 +390,10 @@ def test_boxes_of_ilsvrc(tmp_path):
     (tmp_path / "ILSVRC2012_bbox_train_v2.tar.gz").write_bytes(tar(train, "w:gz"))
     val = {"val/ILSVRC2012_val_00000002.xml": xml((9, 8, 10, 11))}
     (tmp_path / "ILSVRC2012_bbox_val_v3.tgz").write_bytes(tar(val, "w:gz"))
-    boxes = {item.key: item.boxes for item in open_source(str(tmp_path)).items() if item.boxes}
+    boxes = {file.key: file.boxes for file in open_source(str(tmp_path)).files if file.boxes}
     assert boxes == {
-        "n10_2.JPEG": [[1, 2, 3, 4], [5, 6, 7, 8]],
-        "ILSVRC2012_val_00000002.JPEG": [[9, 8, 10, 11]],
+        "n10_2.JPEG": ((1, 2, 3, 4), (5, 6, 7, 8)),
+        "ILSVRC2012_val_00000002.JPEG": ((9, 8, 10, 11),),
     }
 
 
@@ -401,51 +401,53 @@ def test_boxes_of_ilsvrc(tmp_path):
 def test_ilsvrc_lacking_or_with_a_broken_archive(tmp_path, file):
     ilsvrc(tmp_path)
     (tmp_path / file).write_bytes(b"garbage" * 1000)
-    with pytest.raises(ValueError, match="corrupt or cut off"):
+    with pytest.raises(UserError, match="corrupt or cut off"):
         open_source(str(tmp_path))
     (tmp_path / file).unlink()
-    with pytest.raises(ValueError, match=f"no {file}"):
+    with pytest.raises(UserError, match=f"no {file}"):
         open_source(str(tmp_path))
 
 
 def test_ilsvrc_without_its_ground_truth(tmp_path):
     lay(tmp_path, ILSVRC)
-    with pytest.raises(ValueError, match=r"no ILSVRC2012_validation_ground_truth\.txt"):
+    with pytest.raises(UserError, match=r"no ILSVRC2012_validation_ground_truth\.txt"):
         open_source(str(tmp_path))
 
 
 def test_digits_are_those_of_scikit_learn():
     """Every digit once, each class in both splits by the same share, images as sharp as JPEG leaves them."""
     data = load_digits()
-    items = list(open_source("digits").items())
-    seen = sorted(int(item.key.split("/")[-1].removesuffix(".jpg")) for item in items)
+    files = open_source("digits").files
+    seen = sorted(int(file.key.split("/")[-1].removesuffix(".jpg")) for file in files)
     assert seen == list(range(1797))
-    train, val = (Counter(i.label for i in items if i.split == split) for split in ("train", "val"))
+    train, val = (Counter(file.label for file in files if file.split == split) for split in ("train", "val"))
     for label in map(str, range(10)):
         assert val[label] == pytest.approx((train[label] + val[label]) / 5, abs=1)
-    for item in items[::97]:
-        index = int(item.key.split("/")[-1].removesuffix(".jpg"))
-        assert item.label == str(data.target[index])
-        image = Image.open(io.BytesIO(item.data))
+    for file in files[::97]:
+        index = int(file.key.split("/")[-1].removesuffix(".jpg"))
+        assert file.label == str(data.target[index])
+        image = Image.open(io.BytesIO(file.content.read()))
         assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (32, 32))
         small = np.asarray(image.resize((8, 8), Image.Resampling.BOX).convert("L")) * (16 / 255)
         assert np.corrcoef(small.ravel(), data.images[index].ravel())[0, 1] > 0.95
-    assert [item.data for item in items] == [item.data for item in open_source("digits").items()]
+    assert [file.content.read() for file in files] == [
+        file.content.read() for file in open_source("digits").files
+    ]
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(ValueError, match=r"no file or folder .*nowhere"):
+    with pytest.raises(UserError, match=r"no file or folder .*nowhere"):
         open_source(str(tmp_path / "nowhere"))
 
 
 def test_a_single_file_that_is_no_archive(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"x")
-    with pytest.raises(ValueError, match="only archives"):
+    with pytest.raises(UserError, match="only archives"):
         open_source(str(tmp_path / "a.jpg"))
 
 
 def test_an_empty_folder(tmp_path):
-    with pytest.raises(ValueError, match="no layout that is known"):
+    with pytest.raises(UserError, match="no layout that is known"):
         open_source(str(tmp_path))
 
 
@@ -453,29 +455,29 @@ def test_an_empty_folder(tmp_path):
 def test_an_empty_class_of_split_folders(tmp_path, empty):
     lay(tmp_path, SPLITS)
     (tmp_path / empty).resolve().mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"class folder .* is empty"):
+    with pytest.raises(UserError, match=r"class folder .* is empty"):
         open_source(str(tmp_path))
 
 
 def test_an_empty_class(tmp_path):
     lay(tmp_path, {"a/1.jpg": b"x"})
     (tmp_path / "b").mkdir()
-    with pytest.raises(ValueError, match=r"class folder .*b is empty"):
+    with pytest.raises(UserError, match=r"class folder .*b is empty"):
         open_source(str(tmp_path))
 
 
 def test_a_class_that_train_does_not_have(tmp_path):
     lay(tmp_path, SPLITS | {"val/c/1.jpg": b"x"})
-    with pytest.raises(ValueError, match="val/c is a class that train does not have"):
+    with pytest.raises(UserError, match="val/c is a class that train does not have"):
         open_source(str(tmp_path))
 
 
 def test_a_missing_split(tmp_path):
     lay(tmp_path / "1", {key: data for key, data in SPLITS.items() if key.startswith("train")})
-    with pytest.raises(ValueError, match="no validation split"):
+    with pytest.raises(UserError, match="no validation split"):
         open_source(str(tmp_path / "1"))
     lay(tmp_path / "2", {key: data for key, data in SPLITS.items() if key.startswith("val")})
-    with pytest.raises(ValueError, match="no train"):
+    with pytest.raises(UserError, match="no train"):
         open_source(str(tmp_path / "2"))
 
 
@@ -490,5 +492,5 @@ def test_a_missing_split(tmp_path):
     ],
 )
 def test_two_layouts_at_once_are_both_named(tmp_path, files, both):
-    with pytest.raises(ValueError, match=f"two layouts at once, {both[0]}.* and {both[1]}"):
+    with pytest.raises(UserError, match=f"two layouts at once, {both[0]}.* and {both[1]}"):
         open_source(str(lay(tmp_path, files)))

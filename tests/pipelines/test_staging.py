@@ -11,12 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pipelines.stage
+from cli.errors import UserError
 from cluster.layout import Layout
 from pipelines.pack import pack
 from pipelines.packing.options import PackOptions
+from pipelines.shards import remote_file
 from pipelines.shards.manifest import MANIFEST, Manifest, ShardInfo, Split, read_manifest
 from pipelines.shards.reader import Shards
-from pipelines.shards.staging import IN_USE, StagingOptions, stage
+from pipelines.shards.remote_file import RemoteFile
+from pipelines.shards.staged import USERS, data_set_lock
+from pipelines.shards.staging import StagingOptions, stage
 from pipelines.shards.verification import verify
 from pipelines.stage import main
 from pipelines.storage.folder import Folder
@@ -45,7 +50,7 @@ def sound(folder: Path, manifest: Manifest) -> bool:
     verify(folder, manifest)
     return {file.name for file in folder.iterdir()} == {
         MANIFEST,
-        IN_USE,
+        USERS,
         *(info.file for info in manifest.splits["train"].shards),
     }
 
@@ -67,13 +72,13 @@ def test_packed_to_a_store_and_staged_from_it(object_store, tmp_path):
         Shards(folder, remote, "val").encoded(3).tobytes()
         == Shards(tmp_path / "local", local, "val").encoded(3).tobytes()
     )
-    with pytest.raises(ValueError, match="holds a packed data set already"):
+    with pytest.raises(UserError, match="holds a packed data set already"):
         pack(PackOptions("digits", uri, workers=1))
 
 
 def test_nothing_of_others_is_packed_over(object_store):
     Folder(object_store.uri("mine")).write("thesis.tex", b"mine")
-    with pytest.raises(ValueError, match="is not empty"):
+    with pytest.raises(UserError, match="is not empty"):
         pack(PackOptions("digits", object_store.uri("mine"), workers=1))
     assert Folder(object_store.uri("mine")).names() == ["thesis.tex"]
 
@@ -121,7 +126,7 @@ def test_damage_at_the_source_is_named(object_store, tmp_path, fault):
         folder.delete_file("train-00003.arrow")
     else:
         folder.write("train-00003.arrow", bytes(data if fault == "flipped" else data[:-1]))
-    with pytest.raises(ValueError, match=r"train-00003\.arrow of s3://bucket/damaged"):
+    with pytest.raises(UserError, match=r"train-00003\.arrow of s3://bucket/damaged"):
         stage(StagingOptions(uri, tmp_path, patience_seconds=1))
     (target,) = (entry for entry in tmp_path.iterdir() if entry.is_dir())
     assert not (target / MANIFEST).exists()
@@ -180,7 +185,7 @@ def test_a_server_that_stays_away(tmp_path, monkeypatch):
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     uri = "s3://bucket/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1"
-    with pytest.raises(ValueError, match=r"manifest\.json cannot be read"):
+    with pytest.raises(UserError, match=r"manifest\.json cannot be read"):
         stage(StagingOptions(uri, tmp_path / "cache"))
 
 
@@ -200,9 +205,138 @@ def test_unused_data_sets_make_room_and_used_ones_do_not(object_store, tmp_path)
     assert not folders[0].exists()
     assert sound(folders[1], manifests[1])
     assert sound(folders[2], manifests[2])
-    with pytest.raises(ValueError, match=r"lacks .* within 0\.004 GB"):
+    with pytest.raises(UserError, match=r"lacks .* within 0\.004 GB"):
         stage(StagingOptions(first, **limits))
     assert sound(folders[1], manifests[1])
+
+
+STAGE_AND_STAY = """
+import sys, time
+from pathlib import Path
+from pipelines.shards.staging import StagingOptions, stage
+print(stage(StagingOptions(sys.argv[1], Path(sys.argv[2]))), flush=True)
+time.sleep(300)
+"""
+
+
+def test_a_data_set_is_in_use_until_its_process_is_killed(object_store, tmp_path):
+    first, second = object_store.uri("killed0"), object_store.uri("killed1")
+    kept, manifest = put(first, seed=10), put(second, seed=11)
+    child = subprocess.Popen(
+        [sys.executable, "-c", STAGE_AND_STAY, first, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        folder = Path(child.stdout.readline().strip())
+        with pytest.raises(UserError, match="lacks"):
+            stage(StagingOptions(second, tmp_path, budget_gb=0.003))
+        assert sound(folder, kept)
+    finally:
+        child.kill()
+        child.wait()
+    assert sound(stage(StagingOptions(second, tmp_path, budget_gb=0.003)), manifest)
+    assert not folder.exists()
+
+
+def test_a_data_set_that_a_thread_staged_stays_in_use(object_store, tmp_path):
+    """The process uses it, also after that thread has ended."""
+    first, second = object_store.uri("thread0"), object_store.uri("thread1")
+    manifest = put(first, seed=20)
+    put(second, seed=21)
+    thread = threading.Thread(target=stage, args=[StagingOptions(first, tmp_path)])
+    thread.start()
+    thread.join(timeout=60)
+    done = subprocess.run(
+        command(second, "--folder", tmp_path, "--budget-gb", 0.003), cwd=ROOT, capture_output=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert b"lacks" in done.stderr
+    assert sound(tmp_path / manifest.digest[:16], manifest)
+
+
+def test_one_that_is_being_fetched_is_not_removed(object_store, tmp_path):
+    """Its process has the lock but no mark yet."""
+    first, second = object_store.uri("lock0"), object_store.uri("lock1")
+    folder = tmp_path / put(first, seed=30).digest[:16]
+    put(second, seed=31)
+    folder.mkdir(parents=True)
+    (folder / "train-00000.arrow.partial").write_bytes(bytes(1_800_000))
+    options = StagingOptions(second, tmp_path, budget_gb=0.003)
+    with data_set_lock(folder), pytest.raises(UserError, match="lacks"):
+        stage(options)
+    assert folder.exists()
+    stage(options)
+    assert not folder.exists()
+
+
+def test_a_damaged_file_ends_the_wait_for_others(object_store, tmp_path):
+    """A missing file is waited for up to 30 seconds, unless another has failed."""
+    uri = object_store.uri("others")
+    put(uri)
+    Folder(uri).delete_file("train-00000.arrow")
+    Folder(uri).write("train-00005.arrow", b"short")
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"train-00005\.arrow .* is damaged: 5 bytes, not 300000"):
+        stage(StagingOptions(uri, tmp_path))
+    assert time.monotonic() - started < 15
+
+
+class UnreliableStore:
+    """A file system whose streams break; it counts the bytes that are read."""
+
+    def __init__(self, data: bytes, errors: list[OSError | None]) -> None:
+        self.data, self.errors, self.read = data, errors, 0
+
+    def open_input_file(self, _: str) -> "UnreliableStore":
+        return self
+
+    def size(self) -> int:
+        return len(self.data)
+
+    def close(self) -> None:
+        pass
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        error = self.errors.pop(0) if self.errors else None
+        if error is not None:
+            raise error
+        self.read += size
+        return self.data[offset : offset + size]
+
+
+def read_all(store: UnreliableStore, tmp_path: Path, patience_seconds: float) -> bytes:
+    source = Folder(str(tmp_path))
+    source.fs = store
+    with RemoteFile(source, ShardInfo("x", 1, len(store.data), "")) as file:
+        return b"".join(file.blocks(0, patience_seconds, threading.Event()))
+
+
+def test_patience_counts_from_the_last_byte(tmp_path, monkeypatch):
+    """Three interruptions of 0.6 seconds each are not one of 1.8; every byte is read once."""
+    monkeypatch.setattr(remote_file, "BLOCK_BYTES", 1000)
+    cut = [OSError("reset"), OSError("reset"), None]  # pauses of 0.2 and 0.4 seconds
+    store = UnreliableStore(bytes(range(250)) * 16, cut * 3)
+    started = time.monotonic()
+    assert read_all(store, tmp_path, patience_seconds=1.0) == store.data
+    assert time.monotonic() - started >= 1.8
+    assert store.read == len(store.data)
+
+
+def test_patience_ends(tmp_path):
+    store = UnreliableStore(b"x" * 10, [OSError("reset\nby peer")] * 50)
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"x of .* cannot be fetched: reset$"):
+        read_all(store, tmp_path, patience_seconds=1.0)
+    assert 1.0 < time.monotonic() - started < 4
+
+
+def test_a_bug_is_not_taken_for_a_mistake(tmp_path, monkeypatch):
+    def with_a_bug(_):
+        raise ValueError("not enough values to unpack")
+
+    monkeypatch.setattr(pipelines.stage, "stage", with_a_bug)
+    monkeypatch.setattr(sys, "argv", ["stage", str(tmp_path)])
+    with pytest.raises(ValueError, match="not enough values"):
+        main()
 
 
 def test_the_command_tells_mistakes(object_store, tmp_path, monkeypatch, capsys):

@@ -32,9 +32,15 @@ def steps(run):
     return [name for name in run.names("checkpoints") if name.startswith("step-")]
 
 
+def newest_step(run):
+    newest, _ = checkpoint.read_newest(run)
+    return newest.step if newest is not None else None
+
+
 def test_what_is_written_is_read(run):
     checkpoint.write(run, state(10, 0.25), best=True)
     got, skipped = checkpoint.read_newest(run)
+    assert got is not None
     assert skipped == []
     assert got.step == 10
     assert torch.equal(got.model["w"], torch.full((4, 3), 0.25))
@@ -57,7 +63,7 @@ def test_last_and_best_are_kept_and_no_more(run):
     for step, best in [(1, True), (2, False), (3, True), (4, False), (5, False)]:
         checkpoint.write(run, state(step), best=best)
     assert steps(run) == ["step-00000003", "step-00000005"]
-    assert checkpoint.read_newest(run)[0].step == 5
+    assert newest_step(run) == 5
     assert checkpoint.open_checkpoint(run.uri).step == 3
     assert checkpoint.open_checkpoint(f"{run.uri}/checkpoints/step-00000005").step == 5
 
@@ -67,7 +73,7 @@ def test_a_checkpoint_cut_off_while_written_does_not_count(run, tmp_path):
     checkpoint.write(run, state(2), best=True)
     checkpoint.write(run, state(3), best=False)
     (tmp_path / "run" / "checkpoints" / "step-00000003" / "manifest.json").unlink()
-    assert checkpoint.read_newest(run)[0].step == 2
+    assert newest_step(run) == 2
     checkpoint.write(run, state(4), best=False)
     assert steps(run) == ["step-00000002", "step-00000004"]
 
@@ -84,6 +90,7 @@ def test_a_damaged_checkpoint_is_skipped_with_its_reason_for_the_one_before(run,
         data[-1] ^= 1
         file.write_bytes(data if damage == "flip" else data[:-1])
     got, skipped = checkpoint.read_newest(run)
+    assert got is not None
     assert got.step == 1
     assert len(skipped) == 1
     assert "step-00000002" in skipped[0]
@@ -153,6 +160,7 @@ def test_training_goes_on_bit_for_bit(run, optimizer_class):
     checkpoint.write(run, kept, best=True)
     second, optimizer = fresh()
     taken, _ = checkpoint.read_newest(run)
+    assert taken is not None
     second.load_state_dict(taken.model)
     restore_optimizer(optimizer, taken.optimizer)
     advance(second, optimizer, 3)

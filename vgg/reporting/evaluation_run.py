@@ -6,8 +6,7 @@ from typing import Any
 from vgg.metrics.accuracy import Accuracy
 from vgg.reporting.paper_results import ResultKey, reference_errors
 from vgg.testing.provenance import Provenance
-from vgg.tracking.records import RunInfo
-from vgg.tracking.sender import now
+from vgg.tracking.run_info import RunInfo, unix_time_ms
 
 
 def run_info(
@@ -42,7 +41,7 @@ def run_info(
         data_digest=provenance.data,
         data_source=provenance.source,
         data_context="evaluation",
-        started=now(),
+        started=unix_time_ms(),
     )
 
 

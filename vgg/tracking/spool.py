@@ -1,126 +1,135 @@
-"""A folder in which events wait for delivery: appended at once, delivered in order, each remembered.
+"""A folder of events that wait for delivery: appended at once, delivered in order, progress remembered.
 
-run.json       what the tracked run is
-events.jsonl   one event a line, in order
-files/         artifacts that events point to
-sent.json      how many bytes of events.jsonl were delivered
-rejected.jsonl events that the server refused for good, with its reason
+run.json       the RunInfo of the tracked run
+events.jsonl   one event a line, in order (see vgg.tracking.delivery for the kinds)
+files/         artifacts that events refer to
+sent.json      number of bytes of events.jsonl that are delivered
+rejected.jsonl events that the server rejected permanently, with its reason
 lock           held by the one process that delivers
 """
 
 import errno
-import fcntl
 import json
-import os
 import threading
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-LOCKS_UNKNOWN = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # file systems that cannot lock
+from filelock import FileLock, Timeout
+
+from cli.errors import UserError
+from pipelines.storage.atomic import atomic_file
+
+Event = dict[str, Any]
+LOCKING_UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}
 
 
 class Spool:
-    """The folder. Any thread may append; one delivers, and only that one reads."""
+    """One such folder. Any thread may append; the thread that holds the lock reads and delivers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "files").mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
-        self._file = (folder / "events.jsonl").open("a+b")
-        size = self._file.tell()
-        if size:  # a power cut may have left half a line
-            self._file.seek(size - 1)
-            if self._file.read(1) != b"\n":
-                self._file.write(b"\n")
-                self._file.flush()
-        self._number = sum(1 for _ in (folder / "files").iterdir())
-        self._claim: BinaryIO | None = None
-        self._sent = 0
-        self.news = threading.Event()
+        self._append_mutex = threading.Lock()
+        self._events_file = (folder / "events.jsonl").open("a+b")
+        self._end_last_line()
+        self._file_count = sum(1 for _ in (folder / "files").iterdir())
+        # No fallback: where the file system cannot lock, its marker file would outlive a killed process.
+        self._delivery_lock = FileLock(
+            folder / "lock", blocking=False, thread_local=False, fallback_to_soft=False
+        )
+        self._locked = False
+        self._delivered_bytes = 0
+        self.appended = threading.Event()
+        """Set by each `append`; the thread that delivers clears it."""
 
-    def append(self, event: dict[str, Any]) -> None:
-        """Add an event. It survives this process from here on."""
+    def append(self, event: Event) -> None:
+        """Add an event. It survives the end of this process from here on."""
         line = json.dumps(event).encode() + b"\n"
-        with self._lock:
-            self._file.write(line)
-            self._file.flush()
-        self.news.set()
+        with self._append_mutex:
+            self._events_file.write(line)
+            self._events_file.flush()
+        self.appended.set()
 
     def new_file(self, suffix: str) -> Path:
-        """A name for an artifact, not yet taken."""
-        with self._lock:
-            self._number += 1
-            return self.folder / "files" / f"{self._number:06d}{suffix}"
+        """An unused path below files/ for an artifact."""
+        with self._append_mutex:
+            self._file_count += 1
+            return self.folder / "files" / f"{self._file_count:06d}{suffix}"
 
-    def claim(self) -> bool:
-        """Become the one that delivers. False where another process, or another spool of this one, is."""
-        if self._claim is not None:
+    def lock_for_delivery(self) -> bool:
+        """Become the one that delivers. False where another process, or another Spool object, already is."""
+        if self._locked:
             return True
-        file = (self.folder / "lock").open("ab")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._delivery_lock.acquire()
+        except Timeout:
+            return False
         except OSError as error:
-            if error.errno not in LOCKS_UNKNOWN:
-                file.close()
-                if not isinstance(error, BlockingIOError):
-                    raise
-                return False
-        self._claim = file
-        state = self.read_json("sent.json")
-        # A power cut may have taken events that were delivered already.
+            if error.errno not in LOCKING_UNSUPPORTED:
+                raise
+        self._locked = True
+        sent = self.read_json("sent.json")
+        # After a power failure the file may be shorter than what was delivered.
         size = (self.folder / "events.jsonl").stat().st_size
-        self._sent = min(state["bytes"], size) if state else 0
+        self._delivered_bytes = min(sent["bytes"], size) if sent else 0
         return True
 
-    def release(self) -> None:
-        """Let another deliver."""
-        if self._claim is not None:
-            self._claim.close()
-            self._claim = None
+    def unlock(self) -> None:
+        """Let another process or object deliver."""
+        self._delivery_lock.release()
+        self._locked = False
 
-    def waiting(self, most: int = 1000) -> list[tuple[dict[str, Any], int]]:
-        """The next undelivered events, each with the position after it."""
-        assert self._claim is not None, "claim the spool first"
-        position = self._sent
-        events: list[tuple[dict[str, Any], int]] = []
+    def pending(self, limit: int = 1000) -> list[tuple[Event, int]]:
+        """The next undelivered events, each with the byte position after it."""
+        assert self._locked, "lock the spool first"
+        position = self._delivered_bytes
+        events: list[tuple[Event, int]] = []
         with (self.folder / "events.jsonl").open("rb") as file:
             file.seek(position)
             for line in file:
-                if not line.endswith(b"\n") or len(events) == most:
+                if not line.endswith(b"\n") or len(events) == limit:
                     break
                 position += len(line)
-                events.append((_read(line), position))
+                events.append((_parse(line), position))
         return events
 
-    def delivered(self, position: int) -> None:
-        """Remember that all before `position` was delivered."""
+    def mark_delivered(self, position: int) -> None:
+        """Record that all events before this byte position are delivered."""
         self.write_json("sent.json", {"bytes": position})
-        self._sent = position
+        self._delivered_bytes = position
 
-    def reject(self, event: dict[str, Any], reason: str) -> None:
-        """Keep an event that the server will never take."""
+    def reject(self, event: Event, reason: str) -> None:
+        """Keep an event that the server will never accept."""
         with (self.folder / "rejected.jsonl").open("a") as file:
             file.write(json.dumps({"reason": reason, "event": event}) + "\n")
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a file of the folder at once."""
-        partial = self.folder / f"{name}.{os.getpid()}.partial"
-        with partial.open("w") as file:
+        """Replace a file of the folder atomically."""
+        with atomic_file(self.folder / name, "w") as file:
             json.dump(value, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.folder / name)
 
     def read_json(self, name: str) -> Any:
-        """A file of the folder, or None."""
+        """The value of a file of the folder, or None where there is none. UserError where it is not JSON."""
         file = self.folder / name
-        return json.loads(file.read_text()) if file.is_file() else None
+        try:
+            return json.loads(file.read_text()) if file.is_file() else None
+        except ValueError as error:
+            raise UserError(f"{file} is not JSON ({error}): the file is damaged") from error
+
+    def _end_last_line(self) -> None:
+        """End a line that a power failure cut short: the next event starts on a line of its own."""
+        size = self._events_file.tell()
+        if size:
+            self._events_file.seek(size - 1)
+            if self._events_file.read(1) != b"\n":
+                self._events_file.write(b"\n")
+                self._events_file.flush()
 
 
-def _read(line: bytes) -> dict[str, Any]:
-    """An event; one of kind `unreadable` for what a power cut left of one."""
+def _parse(line: bytes) -> Event:
+    """The event of a line; one of kind `unreadable` for a line that was cut short."""
     try:
-        event: dict[str, Any] = json.loads(line)
+        event: Event = json.loads(line)
     except ValueError:
         return {"kind": "unreadable", "line": line.decode(errors="replace")}
     return event

@@ -1,4 +1,4 @@
-"""What the machine does meanwhile, under the names that MLflow's page of system metrics shows."""
+"""Utilisation of the machine, under the names that MLflow's system metrics page shows."""
 
 from contextlib import suppress
 
@@ -6,15 +6,15 @@ import psutil
 import pynvml
 
 
-class SystemWatch:
-    """Network traffic counts from when it is made."""
+class SystemMonitor:
+    """Samples CPU, memory, disk, network and GPUs; network traffic counts from its construction."""
 
     def __init__(self) -> None:
         self._network = psutil.net_io_counters()
-        psutil.cpu_percent()  # the first call has nothing to compare with
+        psutil.cpu_percent()  # the first call has no interval to measure
 
     def sample(self) -> dict[str, float]:
-        """Cores, memory, disk, network and GPUs now; the cores since the last sample."""
+        """Metrics by name: CPU utilisation since the previous sample, the rest at this moment."""
         memory, disk, network = psutil.virtual_memory(), psutil.disk_usage("/"), psutil.net_io_counters()
         values = {
             "cpu_utilization_percentage": psutil.cpu_percent(),
@@ -38,7 +38,7 @@ def _gpus() -> dict[str, float]:
     values = {}
     for i in range(pynvml.nvmlDeviceGetCount()):
         handle = pynvml.nvmlDeviceGetHandleByIndex(i)
-        # Not every GPU tells all: a slice of one has neither utilization nor power.
+        # Not every GPU reports everything: a MIG slice has neither utilisation nor power.
         with suppress(pynvml.NVMLError):
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
             values[f"gpu_{i}_memory_usage_megabytes"] = memory.used / 1e6

@@ -8,9 +8,8 @@ from typing import Any
 
 from pipelines.storage.folder import Folder
 from vgg.recipes.difference import flatten
-from vgg.tracking.records import RunInfo
+from vgg.tracking.run_info import RunInfo, unix_time_ms
 from vgg.tracking.run_log import print_line
-from vgg.tracking.sender import now
 from vgg.tracking.tracker import Tracker
 from vgg.tracking.training_pictures import TrainingPictures
 from vgg.training.events import Event, Finished, FirstBatch, RunContext, StepsDone, Validated
@@ -116,5 +115,5 @@ def run_info(context: RunContext) -> RunInfo:
         data_digest=plan.manifest.digest,
         data_source=plan.data,
         data_context="training",
-        started=now(),
+        started=unix_time_ms(),
     )

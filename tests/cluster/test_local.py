@@ -1,0 +1,46 @@
+"""`python -m cluster.local`: a cluster that outlives the command, found again by its state file."""
+
+import json
+import sys
+
+import pytest
+
+from cli.errors import Failure
+from cluster import local
+from cluster.nodes import Node
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["cluster.local", *map(str, arguments)])
+    local.main()
+
+
+def test_start_and_stop(monkeypatch, tmp_path, capsys):
+    state = tmp_path / "below" / "cluster.json"
+    run(monkeypatch, "start", "--state", state, "--cpus", 1)
+    found = json.loads(state.read_text())
+    node = Node(**found)
+    try:
+        assert list(found) == ["pid", "started", "address", "dashboard_url", "folder"]
+        assert node.alive()
+        assert node.address in capsys.readouterr().out
+        run(monkeypatch, "stop", "--state", state)
+        assert not node.alive()
+        assert not state.exists()
+    finally:
+        node.stop()
+
+
+@pytest.mark.parametrize(("error", "code"), [(Failure("no answer"), 1), (ValueError("a bug"), None)])
+def test_a_failure_is_one_line_and_a_bug_keeps_its_traceback(monkeypatch, tmp_path, capsys, error, code):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(local, "start_head", fail)
+    with pytest.raises(SystemExit if code else ValueError) as raised:
+        run(monkeypatch, "start", "--state", tmp_path / "cluster.json")
+    if code:
+        assert raised.value.code == code
+        assert capsys.readouterr().err == "error: no answer\n"
+    else:
+        assert raised.value is error
