@@ -1,4 +1,4 @@
-"""One update on a device against the same update on the CPU in float32.
+"""Compares one update on a device with the same update on the CPU in float32.
 
 Shapes: B images, F hidden units.
 """
@@ -25,8 +25,8 @@ from vgg.training.step import train_step
 
 CPU = torch.device("cpu")
 
-# Rounding flips a ReLU or a pooling's choice now and then, which moves a gradient by far more than its own
-# rounding: a share of 1e-6 of flipped units is 1e-3 of the gradient's norm. A wrong gradient is off by 1.
+# Rounding sometimes flips a ReLU or the choice of a max-pooling, which changes a gradient by far more than its
+# own rounding: 1e-6 of the units flipped is 1e-3 of the gradient's norm. A wrong gradient is off by 1.
 FP32_SCORES, FP32_GRADIENTS = 1e-4, 2e-2
 # bf16 on the device may be this many times as far from float32 as bf16 on the CPU is.
 BF16_FACTOR = 2.0
@@ -37,7 +37,7 @@ TORCHVISION_SCORES = 1e-5
 
 @dataclass(frozen=True)
 class Update:
-    """What one update computed, on the CPU in float32."""
+    """Results of one update, copied to the CPU in float32."""
 
     scores_BK: torch.Tensor
     loss: float
@@ -46,14 +46,14 @@ class Update:
 
 @cache
 def starting_state(architecture: Architecture) -> dict[str, torch.Tensor]:
-    """Glorot weights, drawn once: a minute of all the sections' time would go into drawing them each time."""
+    """Glorot weights, cached: drawing them for every measurement would take a minute in total."""
     net = VGG(architecture)
     initialise(net, "glorot", 0)
     return net.state_dict()
 
 
 def inputs(architecture: Architecture, batch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise in the range of 0-255 pixels less their mean, [B, 3, side, side], and labels, [B]."""
+    """Noise like pixels (0 to 255) minus their mean, [B, 3, side, side], and labels [B]."""
     draws = torch.Generator().manual_seed(0)
     pixels_BCHW = torch.randint(0, 256, (batch, 3, architecture.side, architecture.side), generator=draws)
     labels_B = torch.randint(0, architecture.classes, (batch,), generator=draws)
@@ -94,9 +94,9 @@ def distance(found: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def compare(found: Update, reference: Update) -> dict[str, Any]:
-    """Relative distances of scores, loss, and the gradient that is farthest off."""
+    """Relative distances of the scores, the loss and the worst gradient."""
     gradients = {name: distance(found.gradients[name], g) for name, g in reference.gradients.items()}
-    # A gradient that is not a number is the farthest off: max() alone would overlook it.
+    # A NaN counts as the worst: max() alone would ignore it.
     worst = max(gradients, key=lambda name: (gradients[name] != gradients[name], gradients[name]))
     return {
         "scores": distance(found.scores_BK, reference.scores_BK),
@@ -107,7 +107,7 @@ def compare(found: Update, reference: Update) -> dict[str, Any]:
 
 
 def agreement(architecture: Architecture, batch: int, device: torch.device) -> dict[str, Any]:
-    """Distances of the device's fp32 and bf16 from the CPU's fp32, those allowed, and whether they hold."""
+    """Distances of the device's fp32 and bf16 from the CPU's fp32, their limits, and whether all hold."""
     plain, trained = torch.contiguous_format, torch.channels_last
     reference = update(architecture, batch, CPU, torch.float32, plain)
     yardstick = compare(update(architecture, batch, CPU, torch.bfloat16, plain), reference)
@@ -126,7 +126,7 @@ def agreement(architecture: Architecture, batch: int, device: torch.device) -> d
 
 
 def no_torchvision(architecture: Architecture) -> str | None:
-    """Why torchvision has no net to compare this one with, if it has none."""
+    """The reason why torchvision has no such net; None if it has."""
     if importlib.util.find_spec("torchvision") is None:
         return "torchvision is not installed"
     if architecture.configuration not in TORCHVISION:

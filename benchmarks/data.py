@@ -1,10 +1,10 @@
-"""The input pipeline beside others: `python -m benchmarks.data` (or `make bench-data`).
+"""Compares the input pipeline with other loaders: `python -m benchmarks.data` (or `make bench-data`).
 
-    pack the photographs; then, for each round, each loader in turn, in a process and on cores of its own:
-        first batches; then as many as fit into the seconds asked for
+    pack the photographs; then, in each round, run each loader in a process pinned to its cores:
+        warm up, then take as many batches as fit into --seconds
     medians over the rounds, ratios within each round, as a table and as JSON
 
-Peers come from a folder of their own, so that they never touch the project's environment:
+Other loaders are installed into a folder of their own and leave the project's environment as it is:
 
     uv pip install --target /tmp/peers --no-deps webdataset braceexpand litdata tifffile obstore
     python -m benchmarks.data --peers /tmp/peers
@@ -30,41 +30,46 @@ from rich.table import Table
 
 from benchmarks.loaders import LOADERS
 from benchmarks.machine import describe
+from cli.command import exit_codes
+from cli.errors import UserError
 from pipelines.pack import pack
-from pipelines.packing.dataset import PackOptions
+from pipelines.packing.options import PackOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = "ours"
-ONE = """
+MEASURE_PROGRAM = """
 import json, os, sys
 from pathlib import Path
 from benchmarks.data import measure
 name, folder, seconds, batch = sys.argv[1:]
 print(json.dumps(measure(name, Path(folder), float(seconds), int(batch))), flush=True)
-os._exit(0)  # the workers of an endless loader are not waited for
+os._exit(0)  # without joining the workers of an endless loader
 """
 
 
 @dataclass(frozen=True)
 class Data:
-    """Images a second, CPU time and memory of input pipelines."""
+    """Images/s, CPU time and memory of input pipelines."""
 
     photographs: Path = ROOT.parent / "shared" / "data" / "imagenet-sample-250.tar"
     """Archive of full-size JPEG files."""
     peers: Path | None = None
-    """Folder that peers were installed to."""
+    """Folder that the other loaders were installed to."""
     loaders: tuple[str, ...] = tuple(LOADERS)
+    """Loaders to measure."""
     cores: tuple[int, ...] = (2,)
     """Numbers of cores to measure on."""
     rounds: int = 5
+    """Measurements of each loader."""
     seconds: float = 6.0
-    """Of each measurement."""
+    """Duration of each measurement."""
     batch: int = 128
+    """Images per batch."""
     out: Path = ROOT / "benchmarks" / "results" / "data.json"
 
 
 def prepare(photographs: Path, folder: Path) -> int:
-    """The photographs as files, and packed; how many there are."""
+    """Write the photographs as files and as a packed data set below `folder`; their number."""
     count = 0
     with tarfile.open(photographs) as archive:
         for member in archive:
@@ -82,7 +87,7 @@ def prepare(photographs: Path, folder: Path) -> int:
 
 
 def measure(name: str, folder: Path, seconds: float, batch: int) -> dict[str, float]:
-    """One loader, here and now, on the cores this process may use."""
+    """Measure one loader on the cores of this process."""
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     batches = LOADERS[name](folder, batch, cores)
@@ -91,8 +96,8 @@ def measure(name: str, folder: Path, seconds: float, batch: int) -> dict[str, fl
     process = psutil.Process()
     started, before, images = time.perf_counter(), _cpu_seconds(process), 0
     while time.perf_counter() - started < seconds:
-        found = next(batches)
-        assert name.startswith("limit") or found.shape == (batch, 3, 224, 224), found.shape
+        images_BCHW = next(batches)
+        assert name.startswith("limit") or images_BCHW.shape == (batch, 3, 224, 224), images_BCHW.shape
         images += batch
     took = time.perf_counter() - started
     return {
@@ -113,12 +118,12 @@ def _peak_mb(process: psutil.Process) -> float:
 
 
 def run_one(name: str, cores: int, folder: Path, options: Data) -> dict[str, float] | str:
-    """A loader in a process of its own; its figures, or why it has none."""
-    command = [sys.executable, "-c", ONE, name, str(folder), str(options.seconds), str(options.batch)]
+    """Measure a loader in a process of its own; its figures, or the last line of its error."""
+    arguments = [name, str(folder), str(options.seconds), str(options.batch)]
     path = os.pathsep.join(str(part) for part in (ROOT, options.peers) if part)
     allowed = sorted(os.sched_getaffinity(0))[:cores]
     done = subprocess.run(
-        command,
+        [sys.executable, "-c", MEASURE_PROGRAM, *arguments],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(cores)},
         capture_output=True,
         text=True,
@@ -129,12 +134,11 @@ def run_one(name: str, cores: int, folder: Path, options: Data) -> dict[str, flo
     lines = done.stdout.splitlines()
     if done.returncode == 0 and lines:
         return json.loads(lines[-1])
-    return (done.stderr.strip() or "it ended without a word").splitlines()[-1]
+    return (done.stderr.strip() or "it ended without output").splitlines()[-1]
 
 
 def compare(options: Data) -> dict[str, Any]:
-    """Every loader in turn, round after round."""
-    console = Console(stderr=True)
+    """Measure every loader on every number of cores."""
     found: dict[str, Any] = {
         "machine": describe(torch.device("cpu")),
         "load_average_before": os.getloadavg()[0],
@@ -146,29 +150,35 @@ def compare(options: Data) -> dict[str, Any]:
         folder = Path(temporary)
         found["photographs"] = prepare(options.photographs, folder)
         for cores in options.cores:
-            rounds: dict[str, list[dict[str, float]]] = {name: [] for name in options.loaders}
-            for number in range(options.rounds):
-                for name in options.loaders:
-                    if name in found["skipped"]:
-                        continue
-                    result = run_one(name, cores, folder, options)
-                    if isinstance(result, str):
-                        found["skipped"][name] = result
-                        console.print(f"skipped {name}: {result}", markup=False)
-                        continue
-                    rounds[name].append(result)
-                    rate = result["images_per_s"]
-                    console.print(
-                        f"{cores} core(s), round {number + 1}: {name}: {rate:.0f} images/s", markup=False
-                    )
-            found["results"] += summary(rounds, cores)
+            found["results"] += summary(run_rounds(cores, folder, options, found["skipped"]), cores)
     return found
 
 
-def summary(rounds: dict[str, list[dict[str, float]]], cores: int) -> list[dict[str, Any]]:
-    """Medians of each loader, and medians over the rounds of how it compares with ours in the same round.
+def run_rounds(
+    cores: int, folder: Path, options: Data, skipped: dict[str, str]
+) -> dict[str, list[dict[str, float]]]:
+    """Measure the loaders in turn, round after round; a loader that fails is added to `skipped`."""
+    console = Console(stderr=True)
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in options.loaders}
+    for number in range(options.rounds):
+        for name in options.loaders:
+            if name in skipped:
+                continue
+            result = run_one(name, cores, folder, options)
+            if isinstance(result, str):
+                skipped[name] = result
+                console.print(f"skipped {name}: {result}", markup=False)
+                continue
+            rounds[name].append(result)
+            rate = result["images_per_s"]
+            console.print(f"{cores} core(s), round {number + 1}: {name}: {rate:.0f} images/s", markup=False)
+    return rounds
 
-    On a machine that others use too, CPU time tells more than images/s.
+
+def summary(rounds: dict[str, list[dict[str, float]]], cores: int) -> list[dict[str, Any]]:
+    """Median figures of each loader, and medians of its ratios to ours within each round.
+
+    On a machine with other load, CPU time is more reliable than images/s.
     """
     rows = []
     for name, results in rounds.items():
@@ -188,7 +198,7 @@ def summary(rounds: dict[str, list[dict[str, float]]], cores: int) -> list[dict[
 
 
 def table(found: dict[str, Any]) -> Table:
-    """The results to read."""
+    """The results for the terminal."""
     shown = Table("cores", "loader", "images/s", "ours is", "CPU ms an image", "of ours", "peak MB")
     for row in found["results"]:
         faster, dearer = row["ours_is_times_as_fast"], row["takes_times_our_cpu"]
@@ -204,21 +214,30 @@ def table(found: dict[str, Any]) -> Table:
     return shown
 
 
+def require_photographs(archive: Path) -> None:
+    """UserError where the archive does not exist."""
+    if not archive.is_file():
+        raise UserError(f"no photographs at {archive}: pass --photographs")
+
+
+def write_result(result: dict[str, Any], out: Path) -> None:
+    """Write a benchmark's result as indented JSON."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def main() -> None:
-    """Exit code 2 where the photographs or a loader are not there."""
+    """Measure and write. Exit code 2 where the photographs or a loader do not exist."""
     options = tyro.cli(Data, prog="python -m benchmarks.data")
-    console = Console(soft_wrap=True)
-    if not options.photographs.is_file():
-        console.print(f"error: no photographs at {options.photographs}: pass --photographs", style="red")
-        sys.exit(2)
-    if unknown := set(options.loaders) - set(LOADERS):
-        console.print(f"error: --loaders {unknown.pop()}: there are {', '.join(LOADERS)}", style="red")
-        sys.exit(2)
-    found = compare(options)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
-    console.print(table(found))
-    console.print(f"written to {options.out}", markup=False)
+    with exit_codes():
+        require_photographs(options.photographs)
+        if unknown := set(options.loaders) - set(LOADERS):
+            raise UserError(f"--loaders {unknown.pop()}: choose from {', '.join(LOADERS)}")
+        found = compare(options)
+        write_result(found, options.out)
+        console = Console(soft_wrap=True)
+        console.print(table(found))
+        console.print(f"written to {options.out}", markup=False)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,19 @@
 """Correctness, speed and memory of the six nets on one device, into one JSON file.
 
-ceilings      matrix rate and copy bandwidth, as measured here and now
+ceilings      matrix rate and copy bandwidth of the device
 agreement     scores and gradients against the CPU, fp32 and bf16
+torchvision   scores against torchvision's nets
 training      images/s of the training's own step, eager and compiled
 """
 
 import argparse
 import importlib.util
-import json
 import shutil
 import signal
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,84 +21,17 @@ import torch
 
 from benchmarks.agreement import agreement, no_torchvision, torchvision_agreement
 from benchmarks.machine import describe
+from benchmarks.recorder import SECTIONS, Recorder
 from benchmarks.roofline import ceilings
 from benchmarks.speed import COMPILED, EAGER, EAGER_CONTIGUOUS, speed
 from vgg.net.architecture import CONFIGURATIONS, Architecture
 
-# D and A first: they are what a run that is cut short should hold.
+# D and A first, for a run that is cut short.
 ORDER = ("D", "A", "E", "B", "C", "A-LRN")
+AGREEMENT_IMAGES = 2
+HANG_SECONDS = 60  # past --seconds
 
-
-@dataclass
-class Run:
-    """The measurements so far, on disk after each."""
-
-    path: Path
-    options: argparse.Namespace
-    device: torch.device
-    result: dict[str, Any] = field(default_factory=dict)
-    started: float = field(default_factory=time.perf_counter)
-    longest: dict[str, float] = field(default_factory=dict)
-
-    def save(self) -> None:
-        """Write the file whole or not at all."""
-        self.result["seconds"] = round(time.perf_counter() - self.started, 1)
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(self.result, indent=1) + "\n")
-        part.replace(self.path)
-
-    def skip(self, what: str, why: str) -> None:
-        """Say that something is not measured, and why."""
-        print(f"skipped {what}: {why}", flush=True)
-        self.result["skipped"].append({"what": what, "why": why})
-        self.save()
-
-    def measure(self, section: str, what: dict[str, str], guess: float, call: Callable[[], dict]) -> None:
-        """Append `call()` to a section of the result, unless the time left is shorter than it takes.
-
-        `guess` is what the first of its kind may take, in seconds; later, the longest so far.
-        """
-        name = " ".join([section, *what.values()])
-        kind = section + what.get("mode", "")
-        left = self.options.seconds - (time.perf_counter() - self.started)
-        if left < self.longest.get(kind, guess):
-            self.skip(name, f"{max(0, left):.0f} s left of {self.options.seconds}, it may take longer")
-            return
-        started = time.perf_counter()
-        try:
-            found = {**what, **call()}
-        except torch.cuda.OutOfMemoryError:
-            self.skip(name, f"out of GPU memory: try --micro-batch {self.options.micro_batch // 2}")
-        except RuntimeError as error:
-            # A broken kernel or compiler: the other measurements may still work.
-            reason = f"{type(error).__name__}: {error}"
-            print(f"FAILED {name}: {reason}", flush=True)
-            self.result["failed"].append({"what": name, "why": reason})
-        else:
-            print(f"{name}: {_line(found)}", flush=True)
-            self.result[section].append(found)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self.longest[kind] = max(self.longest.get(kind, 0), time.perf_counter() - started)
-        self.save()
-
-
-def _line(found: dict[str, Any]) -> str:
-    if "scores" in found:
-        return f"{'agrees' if found['agrees'] else 'DIFFERS'}, scores off by {found['scores']:.1e}"
-    if "agrees" in found:
-        parts = [
-            f"{precision} scores {found[precision]['scores']:.1e} gradients "
-            f"{found[precision]['worst_gradient']:.1e} ({found[precision]['worst_gradient_of']})"
-            for precision in ("fp32", "bf16")
-        ]
-        return ("agrees" if found["agrees"] else "DIFFERS") + ", off by " + ", ".join(parts)
-    peak = found["peak_memory_bytes"]
-    memory = "" if peak is None else f", {peak / 2**30:.1f} GiB"
-    return (
-        f"{found['images_per_s']:.1f} images/s, {100 * found['share_of_matrix_rate']:.1f} % of the matrix "
-        f"rate, {100 * found['share_of_least_time']:.1f} % of the fused bound{memory}"
-    )
+Nets = dict[str, Architecture]
 
 
 def compiler_missing() -> str | None:
@@ -111,64 +43,70 @@ def compiler_missing() -> str | None:
     return None
 
 
-def run_all(run: Run) -> None:
-    """Every section, the most telling first."""
-    options = run.options
-    chosen = [name for name in ORDER if name in options.configurations]
-    nets = {name: Architecture(name, options.classes, options.side, options.width) for name in chosen}
-    rows = min(2, options.batch)
-    rates = run.result["ceilings"] = ceilings(run.device, options.round_seconds)
+def measure_all(recorder: Recorder, options: argparse.Namespace) -> None:
+    """All sections, the most informative first."""
+    nets = {
+        name: Architecture(name, options.classes, options.side, options.width)
+        for name in ORDER
+        if name in options.configurations
+    }
+    measure_ceilings(recorder, options.round_seconds)
+    measure_agreement(recorder, nets, min(AGREEMENT_IMAGES, options.batch))
+    measure_training(recorder, nets, options)
+
+
+def measure_ceilings(recorder: Recorder, seconds: float) -> None:
+    """The device's rates, against which speeds are reported."""
+    rates = recorder.result["ceilings"] = ceilings(recorder.device, seconds)
     print(
         f"ceilings: {rates['matrix_flop_per_s'] / 1e12:.2f} TFLOP/s in bf16, "
         f"{rates['copy_bytes_per_s'] / 1e9:.1f} GB/s",
         flush=True,
     )
-    run.save()
+    recorder.save()
+
+
+def measure_agreement(recorder: Recorder, nets: Nets, batch: int) -> None:
+    """Numerics against the CPU, then against torchvision where it has the net."""
     for name, net in nets.items():
-        run.measure(
-            "agreement",
-            {"configuration": name},
-            20,
-            lambda net=net: agreement(net, rows, run.device),  # type: ignore[misc]
-        )
+        call = partial(agreement, net, batch, recorder.device)
+        recorder.measure("agreement", {"configuration": name}, 20, call)
     for name, net in nets.items():
-        if why := no_torchvision(net):
-            run.skip(f"torchvision {name}", why)
+        if reason := no_torchvision(net):
+            recorder.skip(f"torchvision {name}", reason)
             continue
-        run.measure(
-            "torchvision",
-            {"configuration": name},
-            15,
-            lambda net=net: torchvision_agreement(net, rows, run.device),  # type: ignore[misc]
-        )
-    missing = compiler_missing()
-    # Seconds that the first net of a mode may take; compiled ones come last, as they take longest.
-    for modes, guess in (((EAGER, EAGER_CONTIGUOUS), 20), ((COMPILED,), 60)):
+        call = partial(torchvision_agreement, net, batch, recorder.device)
+        recorder.measure("torchvision", {"configuration": name}, 15, call)
+
+
+def measure_training(recorder: Recorder, nets: Nets, options: argparse.Namespace) -> None:
+    """Speed in each mode; compiled ones come last, as they take longest."""
+    compiler_reason = compiler_missing()
+    for modes, expected_seconds in (((EAGER, EAGER_CONTIGUOUS), 20), ((COMPILED,), 60)):
         for name, net in nets.items():
             for mode in modes:
                 if mode not in options.modes:
-                    run.skip(f"training {name} {mode}", "not among --modes")
-                elif mode == COMPILED and missing:
-                    run.skip(f"training {name} {mode}", missing)
-                else:
-                    run.measure(
-                        "training",
-                        {"configuration": name, "mode": mode},
-                        guess,
-                        lambda net=net, mode=mode: speed(  # type: ignore[misc]
-                            net,
-                            mode,
-                            run.result["ceilings"],
-                            device=run.device,
-                            batch=options.batch,
-                            micro_batch=options.micro_batch,
-                            seconds=options.round_seconds,
-                        ),
-                    )
+                    recorder.skip(f"training {name} {mode}", "not among --modes")
+                    continue
+                if mode == COMPILED and compiler_reason:
+                    recorder.skip(f"training {name} {mode}", compiler_reason)
+                    continue
+                call = partial(
+                    speed,
+                    net,
+                    mode,
+                    recorder.result["ceilings"],
+                    device=recorder.device,
+                    batch=options.batch,
+                    micro_batch=options.micro_batch,
+                    seconds=options.round_seconds,
+                )
+                labels = {"configuration": name, "mode": mode}
+                recorder.measure("training", labels, expected_seconds, call)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Options; exits with code 2 and a message where they cannot work."""
+    """Options; exits with code 2 and a message where they are invalid."""
     parser = argparse.ArgumentParser(prog="benchmarks/gpu.sh", description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--configurations", nargs="+", default=list(CONFIGURATIONS), choices=CONFIGURATIONS)
@@ -203,56 +141,73 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 all is well, 1 something failed or differs, 2 the options cannot work."""
-    options = parse(arguments)
-    device = torch.device(options.device)
-    now = datetime.now(UTC)
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    name = f"{gpu.lower().replace(' ', '-')}-{now:%Y%m%dT%H%M%SZ}.json"
-    path = options.out or Path(__file__).parent / "results" / name
-    # A kernel or a compilation that never ends: the file keeps what was measured before it.
-    signal.alarm(options.seconds + 60)
-    # Float32 means float32: in the agreement section TF32 would hide differences of 1e-3.
+def configure_arithmetic() -> None:
+    """Make float32 mean float32: in the agreement section TF32 would hide differences of 1e-3."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
-    run = Run(path, options, device)
-    run.result.update(
-        format=1,
-        started=now.isoformat(timespec="seconds"),
-        options={key: value for key, value in vars(options).items() if key != "out"},
-        settings={
+
+
+def empty_result(options: argparse.Namespace, device: torch.device, started: datetime) -> dict[str, Any]:
+    """The result before the first measurement."""
+    return {
+        "format": 1,
+        "started": started.isoformat(timespec="seconds"),
+        "options": {key: value for key, value in vars(options).items() if key != "out"},
+        "settings": {
             "training_precision": "bf16 autocast, float32 weights",
             "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
             "cudnn_tf32": torch.backends.cudnn.allow_tf32,
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "images": "noise, on the device; decoding is not part of it",
         },
-        machine=describe(device),
-        ceilings=None,
-        agreement=[],
-        torchvision=[],
-        training=[],
-        skipped=[],
-        failed=[],
-        finished=False,
-    )
+        "machine": describe(device),
+        "ceilings": None,
+        **{section: [] for section in SECTIONS},
+        "skipped": [],
+        "failed": [],
+        "finished": False,
+    }
+
+
+def default_path(device: torch.device, started: datetime) -> Path:
+    """A new file of benchmarks/results, named after the device and the time."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    file = f"{name.lower().replace(' ', '-')}-{started:%Y%m%dT%H%M%SZ}.json"
+    return Path(__file__).parent / "results" / file
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 0 all is well, 1 something failed or differs, 2 the options are invalid."""
+    options = parse(arguments)
+    device, started = torch.device(options.device), datetime.now(UTC)
+    path = options.out or default_path(device, started)
+    # Ends a kernel or a compilation that hangs; the file keeps what was measured before it.
+    signal.alarm(options.seconds + HANG_SECONDS)
+    configure_arithmetic()
+    recorder = Recorder(path, device, options.seconds, options.micro_batch)
+    recorder.result = empty_result(options, device, started)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        run.save()
+        recorder.save()
     except OSError as error:
         print(f"gpu.sh: --out {path} cannot be written: {error.strerror}", file=sys.stderr)
         return 2
-    run_all(run)
-    run.result["finished"] = True
-    run.save()
-    compared = [*run.result["agreement"], *run.result["torchvision"]]
+    measure_all(recorder, options)
+    recorder.result["finished"] = True
+    recorder.save()
+    return report_outcome(recorder)
+
+
+def report_outcome(recorder: Recorder) -> int:
+    """Print the counts of the finished result; its exit code."""
+    result = recorder.result
+    compared = [*result["agreement"], *result["torchvision"]]
     differing = [found["configuration"] for found in compared if not found["agrees"]]
-    print(f"{path}: {len(run.result['skipped'])} skipped, {len(run.result['failed'])} failed")
+    print(f"{recorder.path}: {len(result['skipped'])} skipped, {len(result['failed'])} failed")
     if differing:
         print(f"differ from the CPU or torchvision: {', '.join(differing)}")
-    return 1 if differing or run.result["failed"] else 0
+    return 1 if differing or result["failed"] else 0
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
-"""The input pipeline where a GPU is at hand: `python -m benchmarks.gpu_data`.
+"""The input pipeline on a machine with a GPU: `python -m benchmarks.gpu_data`.
 
-For each placement of the one definition (all on the CPU; regions decoded there and resized on the GPU; decoded
-on the GPU too): how far its pixels are from the CPU's, images/s, CPU time of an image, and how busy the GPU's
-decoder and multiprocessors are meanwhile. On a machine without a GPU only the CPU's own figures are measured.
+For each placement (all on the CPU; regions decoded there and resized on the GPU; both on the GPU): difference
+of its pixels from the CPU's, images/s, CPU time per image, utilisation of the GPU and its decoders.
+Without a GPU only the CPU placement is measured.
 """
 
-import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,18 +19,19 @@ import torch
 import tyro
 from rich.console import Console
 
-from benchmarks.data import ROOT, prepare
+from benchmarks.data import ROOT, prepare, require_photographs, write_result
 from benchmarks.loaders import LEAST, MOST, SIDE
 from benchmarks.machine import describe
+from cli.command import exit_codes
 from pipelines.loading.batch import Batch, to_input
-from pipelines.loading.dali import Placement
+from pipelines.loading.dali_graphs import Placement
 from pipelines.loading.draw import Augment
 from pipelines.loading.loaders import TrainLoader
 from pipelines.shards.manifest import read_manifest
 from pipelines.shards.reader import Shards
 
 PLACEMENTS: tuple[Placement, ...] = ("cpu", "regions", "gpu")
-COMPARED = 4  # batches whose pixels are compared
+COMPARED_BATCHES = 4
 SAMPLE_SECONDS = 0.1
 
 
@@ -45,15 +44,16 @@ class GpuData:
     threads: int = 16
     """CPU threads of the loader."""
     batch: int = 256
+    """Images per batch."""
     seconds: float = 15.0
-    """Of each measurement of speed."""
+    """Duration of each speed measurement."""
     out: Path = ROOT / "benchmarks" / "results" / "gpu-data.json"
 
 
 def loader(
     folder: Path, placement: Placement, device: torch.device, options: GpuData, steps: int
 ) -> TrainLoader:
-    """Our pipeline, the same draws in every placement."""
+    """Our pipeline, with the same draws in every placement."""
     manifest = read_manifest(folder / "packed")
     return TrainLoader(
         Shards(folder / "packed", manifest, "train"),
@@ -71,15 +71,15 @@ def loader(
 
 
 def crops(batches: TrainLoader) -> Iterator[Batch]:
-    """Batches of a loader that is closed at the end."""
+    """The batches of a loader, which is closed at the end."""
     with batches:
         yield from batches
 
 
 def difference(folder: Path, placement: Placement, device: torch.device, options: GpuData) -> dict[str, Any]:
-    """How far the pixels (0 to 255) and the order are from those of the CPU."""
-    on_cpu = crops(loader(folder, "cpu", torch.device("cpu"), options, COMPARED))
-    there = crops(loader(folder, placement, device, options, COMPARED))
+    """Difference of the pixels (0 to 255) and of the order from those of the CPU placement."""
+    on_cpu = crops(loader(folder, "cpu", torch.device("cpu"), options, COMPARED_BATCHES))
+    there = crops(loader(folder, placement, device, options, COMPARED_BATCHES))
     apart, same_order = [], True
     for ours, theirs in zip(on_cpu, there, strict=True):
         apart.append(np.abs(ours.images_BHWC.numpy().astype(int) - theirs.images_BHWC.cpu().numpy()).ravel())
@@ -96,7 +96,7 @@ def difference(folder: Path, placement: Placement, device: torch.device, options
 
 
 def speed(folder: Path, placement: Placement, device: torch.device, options: GpuData) -> dict[str, Any]:
-    """Images/s up to what the net sees on the device."""
+    """Images/s from shards to the net's input on the device."""
     images, inputs, watch = 0, None, Utilisation(device)
     with loader(folder, placement, device, options, 10**6) as batches:
         for _ in range(5):
@@ -109,7 +109,7 @@ def speed(folder: Path, placement: Placement, device: torch.device, options: Gpu
                 images += options.batch
             _wait(device)
             took, cpu = time.perf_counter() - started, time.process_time() - before
-    return {"images_per_s": images / took, "cpu_ms_per_image": 1000 * cpu / images, **watch.shares()}
+    return {"images_per_s": images / took, "cpu_ms_per_image": 1000 * cpu / images, **watch.means()}
 
 
 def _wait(device: torch.device) -> None:
@@ -121,8 +121,8 @@ class Utilisation:
     """Mean utilisation of a GPU's decoders and multiprocessors, in percent, by NVML; a context manager."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self._over = device, Event()
-        self._seen: dict[str, list[int]] = {"gpu_percent": [], "jpeg_percent": [], "decoder_percent": []}
+        self._device, self._stop = device, Event()
+        self._samples: dict[str, list[int]] = {"gpu_percent": [], "jpeg_percent": [], "decoder_percent": []}
 
     def __enter__(self) -> "Utilisation":
         self._thread = Thread(target=self._watch, daemon=True)
@@ -131,7 +131,7 @@ class Utilisation:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -146,25 +146,30 @@ class Utilisation:
             "jpeg_percent": lambda: pynvml.nvmlDeviceGetJpgUtilization(handle)[0],
             "decoder_percent": lambda: pynvml.nvmlDeviceGetDecoderUtilization(handle)[0],
         }
-        while not self._over.wait(SAMPLE_SECONDS):
+        while not self._stop.wait(SAMPLE_SECONDS):
             for name, query in queries.items():
                 with suppress(pynvml.NVMLError):  # a GPU without a JPEG engine
-                    self._seen[name].append(query())
+                    self._samples[name].append(query())
 
-    def shares(self) -> dict[str, float | None]:
-        """Means; None for what the GPU does not tell."""
-        return {name: float(np.mean(seen)) if seen else None for name, seen in self._seen.items()}
+    def means(self) -> dict[str, float | None]:
+        """Means in percent; None for what the GPU does not report."""
+        return {name: float(np.mean(samples)) if samples else None for name, samples in self._samples.items()}
 
 
 def main() -> None:
-    """Exit code 2 where the photographs are not there."""
+    """Measure and write. Exit code 2 where the photographs do not exist."""
     options, console = tyro.cli(GpuData, prog="python -m benchmarks.gpu_data"), Console(soft_wrap=True)
-    if not options.photographs.is_file():
-        console.print(f"error: no photographs at {options.photographs}: pass --photographs", style="red")
-        sys.exit(2)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":
-        console.print("no GPU: only the CPU placement is measured")
+    with exit_codes():
+        require_photographs(options.photographs)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if device.type == "cpu":
+            console.print("no GPU: only the CPU placement is measured")
+        measure(options, device, console)
+        console.print(f"written to {options.out}", markup=False)
+
+
+def measure(options: GpuData, device: torch.device, console: Console) -> None:
+    """Measure each placement that the device allows; the result is written after each."""
     found: dict[str, Any] = {"machine": describe(device), "threads": options.threads, "placements": {}}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -175,9 +180,7 @@ def main() -> None:
                 "speed": speed(folder, placement, device, options),
             }
             console.print(placement, found["placements"][placement])
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(found, indent=1) + "\n")
-    console.print(f"written to {options.out}", markup=False)
+            write_result(found, options.out)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The loaders that `benchmarks/data.py` compares: each yields float32 images [B, 3, 224, 224] from JPEG files.
 
-Same work for all: shorter side S drawn from [256; 512] for every image, a 224×224 crop anywhere, mirrored half
-of the time, mean subtracted, batches of `batch`. None normalises by a standard deviation: the paper does not.
+All do the same work: for every image, shorter side S drawn from [256; 512], a random 224×224 crop, a random
+mirror image, mean subtracted. None divides by a standard deviation: the paper does not.
 """
 
 import io
@@ -39,7 +39,7 @@ def photographs(folder: Path) -> list[Path]:
 
 
 def augment(image: Any) -> torch.Tensor:
-    """torchvision's transforms, of a PIL image or a uint8 tensor [3, H, W]."""
+    """torchvision's transforms of a PIL image or a uint8 tensor [3, H, W]."""
     scale = int(torch.randint(LEAST, MOST + 1, ()))
     image = F.resize(image, [scale], antialias=True)
     image = v2.RandomCrop(SIDE)(image)
@@ -49,7 +49,7 @@ def augment(image: Any) -> torch.Tensor:
 
 
 def from_pil(data: bytes) -> torch.Tensor:
-    """Decoded by PIL, as torchvision's reference training does by default."""
+    """Decode by PIL, as torchvision's reference training does by default, and augment."""
     return augment(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
@@ -69,17 +69,17 @@ class _Files(Dataset[torch.Tensor]):
 
 
 def torchvision_pil(folder: Path, batch: int, cores: int) -> Batches:
-    """torchvision DataLoader with PIL, a worker a core."""
+    """torchvision DataLoader with PIL, one worker per core."""
     return iter(DataLoader(_Files(photographs(folder), False), batch, num_workers=cores))
 
 
 def torchvision_decode_jpeg(folder: Path, batch: int, cores: int) -> Batches:
-    """torchvision DataLoader with `decode_jpeg`, a worker a core."""
+    """torchvision DataLoader with `decode_jpeg`, one worker per core."""
     return iter(DataLoader(_Files(photographs(folder), True), batch, num_workers=cores))
 
 
 def webdataset(folder: Path, batch: int, cores: int) -> Batches:
-    """webdataset from tar shards, PIL, a worker a core."""
+    """webdataset from tar shards, PIL, one worker per core."""
     import webdataset as wds  # type: ignore[import-not-found,unused-ignore]
 
     shards = []
@@ -94,7 +94,7 @@ def webdataset(folder: Path, batch: int, cores: int) -> Batches:
 
 
 def litdata(folder: Path, batch: int, cores: int) -> Batches:
-    """litdata from its chunks, PIL, a worker a core."""
+    """litdata from its chunks, PIL, one worker per core."""
     from litdata import StreamingDataset  # type: ignore[import-not-found,unused-ignore]
     from litdata.streaming import Cache  # type: ignore[import-not-found,unused-ignore]
 
@@ -140,7 +140,7 @@ def dali_whole(folder: Path, batch: int, cores: int) -> Batches:
 
 
 def dali_region(folder: Path, batch: int, cores: int, *, resized: bool = True) -> Batches:
-    """DALI: our draws and regions from our shards, DALI's resize. Or no resize: the limit of decoding alone."""
+    """DALI: our draws and regions from our shards, DALI's resize; without resizing, the limit of decoding."""
     from nvidia.dali import fn, pipeline_def, types
 
     manifest = read_manifest(folder / "packed")
@@ -179,7 +179,7 @@ def dali_region(folder: Path, batch: int, cores: int, *, resized: bool = True) -
 
 
 def dali_region_decode_only(folder: Path, batch: int, cores: int) -> Batches:
-    """The limit: DALI decodes our regions and nothing follows."""
+    """The limit: DALI only decodes our regions."""
     return dali_region(folder, batch, cores, resized=False)
 
 
@@ -191,7 +191,7 @@ def _run(pipe: Any) -> Batches:
 
 
 def endless(folder: Path, batch: int, cores: int, prefetch: int = PREFETCH) -> TrainLoader:
-    """Our loader on the packed photographs, without an end."""
+    """Our loader on the packed photographs, for practically unlimited steps."""
     manifest = read_manifest(folder / "packed")
     return TrainLoader(
         Shards(folder / "packed", manifest, "train"),
@@ -209,11 +209,11 @@ def endless(folder: Path, batch: int, cores: int, prefetch: int = PREFETCH) -> T
 
 
 def ours(folder: Path, batch: int, cores: int) -> Batches:
-    """From shards to what the net sees."""
+    """Our loader, from shards to the net's input."""
     inputs = None
     with endless(folder, batch, cores) as loader:
-        for found in loader:
-            inputs = to_input(found, inputs)
+        for batch_of_images in loader:
+            inputs = to_input(batch_of_images, inputs)
             yield inputs
 
 

@@ -1,4 +1,4 @@
-"""The machine that a result was measured on."""
+"""Description of the machine that a result was measured on."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ SMI_FIELDS = ("driver_version", "power.limit", "clocks.max.sm", "clocks.max.memo
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Hardware and versions, by name; None for what this machine does not tell."""
+    """Hardware and software versions by name; None for what this machine does not report."""
     found: dict[str, Any] = {
         "cpu": _first(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo")) or platform.processor(),
         "cpu_count": len(os.sched_getaffinity(0)),
@@ -44,8 +44,8 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def _nvidia_smi(properties: Any) -> dict[str, str | None]:
-    """Driver, and the limits under which the clocks run."""
-    # By UUID, as nvidia-smi ignores CUDA_VISIBLE_DEVICES.
+    """Driver version, power limit and maximum clocks."""
+    # By UUID: nvidia-smi ignores CUDA_VISIBLE_DEVICES.
     uuid = getattr(properties, "uuid", None)
     choice = [] if uuid is None else [f"--id=GPU-{str(uuid).removeprefix('GPU-')}"]
     line = _output("nvidia-smi", *choice, f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader")

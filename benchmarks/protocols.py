@@ -1,15 +1,14 @@
-"""Test protocols beside the plain loop: `python -m benchmarks.protocols`.
+"""Compares the test protocols with a plain loop over crops: `python -m benchmarks.protocols`.
 
-    for each photograph, in turn: 150 crops one at a time through torchvision's vgg16 and PIL; our multi-crop;
-    our dense; both of ours with torch's convolutions too; all at Q = 256, 384, 512 from the file's bytes on
-    medians of the ratios, and how far our posteriors are from the plain loop's, as a table and as JSON
+    for each photograph: 150 crops one at a time through torchvision's vgg16 and PIL; our multi-crop; our dense;
+    both of ours with torch's convolutions too; all at Q = 256, 384, 512, starting from the file's bytes
+    medians of the ratios, and the difference of our posteriors from the plain loop's, as a table and as JSON
 
 Shapes: K classes.
 """
 
 import copy
 import io
-import json
 import os
 import random
 import tarfile
@@ -30,10 +29,12 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import Module
 
+from benchmarks.data import require_photographs, write_result
 from benchmarks.machine import describe
+from cli.command import exit_codes
 from pipelines.loading.whole_images import whole_images
 from pipelines.pack import pack
-from pipelines.packing.dataset import PackOptions
+from pipelines.packing.options import PackOptions
 from pipelines.shards.manifest import read_manifest
 from pipelines.shards.reader import Shards
 from vgg.net.architecture import Architecture
@@ -57,43 +58,50 @@ RATIOS = (
 
 @dataclass(frozen=True)
 class Protocols:
-    """Seconds an image of each protocol."""
+    """Seconds per image of each protocol."""
 
     photographs: Path = ROOT.parent / "shared" / "data" / "imagenet-sample-250.tar"
     """Archive of full-size JPEG files."""
     images: int = 5
+    """Photographs to score."""
     threads: int = os.cpu_count() or 1
     out: Path = ROOT / "benchmarks" / "results" / "protocols.json"
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write. Exit code 2 where the photographs do not exist."""
     options = tyro.cli(Protocols, prog="python -m benchmarks.protocols")
-    torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        shards = _packed(options, Path(folder))
-        rows = measure(shards, range(len(shards)), options.threads)
-    ratios = {f"{over} / {under}": median(row[over] / row[under] for row in rows) for over, under in RATIOS}
-    result = {
-        "machine": describe(torch.device("cpu")),
-        "threads": options.threads,
-        "ratios": ratios,
-        "largest_difference": max(row["difference"] for row in rows),
-        "images": rows,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    table = Table("", "seconds an image, median")
+    with exit_codes():
+        require_photographs(options.photographs)
+        torch.set_num_threads(options.threads)
+        with tempfile.TemporaryDirectory() as folder:
+            shards = _packed(options, Path(folder))
+            rows = measure(shards, range(len(shards)), options.threads)
+        ratios = {f"{over} / {under}": median(row[over] / row[under] for row in rows) for over, under in RATIOS}
+        result = {
+            "machine": describe(torch.device("cpu")),
+            "threads": options.threads,
+            "ratios": ratios,
+            "largest_difference": max(row["difference"] for row in rows),
+            "images": rows,
+        }
+        write_result(result, options.out)
+        Console().print(table(rows, ratios))
+
+
+def table(rows: list[dict[str, float]], ratios: dict[str, float]) -> Table:
+    """The results for the terminal."""
+    shown = Table("", "seconds an image, median")
     for name in ("naive", "multi-crop", "dense", "multi-crop, torch's", "dense, torch's"):
-        table.add_row(name, f"{median(row[name] for row in rows):.2f}")
+        shown.add_row(name, f"{median(row[name] for row in rows):.2f}")
     for name, ratio in ratios.items():
-        table.add_row(name, f"{ratio:.2f} times")
-    Console().print(table)
+        shown.add_row(name, f"{ratio:.2f} times")
+    return shown
 
 
 @torch.inference_mode()
 def measure(shards: Shards, images: range, threads: int) -> list[dict[str, float]]:
-    """Seconds of each protocol for each image, in an order drawn anew for each."""
+    """Seconds of each protocol on each image, in a random order for each image."""
     net = VGG(Architecture("D", 1000, 224))
     initialise(net, "glorot", 0)
     naive_net = torchvision.models.vgg16(weights=None).eval()
@@ -103,17 +111,17 @@ def measure(shards: Shards, images: range, threads: int) -> list[dict[str, float
     mean_C = np.array([123.7, 116.3, 103.5], np.float32)
     rows = []
     for place, image in enumerate(images):
-        ways: dict[str, Callable[[], np.ndarray]] = {
+        protocols: dict[str, Callable[[], np.ndarray]] = {
             "naive": partial(naive, naive_net, shards.encoded(image).tobytes(), mean_C),
-            "multi-crop": partial(many, ours, shards, image, mean_C, threads),
-            "dense": partial(whole, ours, shards, image, mean_C, threads),
-            "multi-crop, torch's": partial(many, plain, shards, image, mean_C, threads),
-            "dense, torch's": partial(whole, plain, shards, image, mean_C, threads),
+            "multi-crop": partial(multi_crop_posterior, ours, shards, image, mean_C, threads),
+            "dense": partial(dense_posterior, ours, shards, image, mean_C, threads),
+            "multi-crop, torch's": partial(multi_crop_posterior, plain, shards, image, mean_C, threads),
+            "dense, torch's": partial(dense_posterior, plain, shards, image, mean_C, threads),
         }
         found, row = {}, {}
-        for name in random.Random(place).sample(list(ways), len(ways)):
+        for name in random.Random(place).sample(list(protocols), len(protocols)):
             began = time.perf_counter()
-            found[name] = ways[name]()
+            found[name] = protocols[name]()
             row[name] = time.perf_counter() - began
         row["difference"] = float(np.abs(found["naive"] - found["multi-crop"]).max())
         print(
@@ -124,7 +132,7 @@ def measure(shards: Shards, images: range, threads: int) -> list[dict[str, float
 
 
 def naive(net: Module, file: bytes, mean_C: np.ndarray) -> np.ndarray:
-    """150 crops, each cut, scored and soft-maxed on its own: the mean posterior [K]."""
+    """The mean posterior [K] of 150 crops, each scored on its own."""
     image = Image.open(io.BytesIO(file)).convert("RGB")
     posteriors = []
     for scale in SCALES:
@@ -140,8 +148,10 @@ def naive(net: Module, file: bytes, mean_C: np.ndarray) -> np.ndarray:
     return torch.cat(posteriors).mean(0).numpy()
 
 
-def many(net: Module, shards: Shards, image: int, mean_C: np.ndarray, threads: int) -> np.ndarray:
-    """The same by our multi-crop."""
+def multi_crop_posterior(
+    net: Module, shards: Shards, image: int, mean_C: np.ndarray, threads: int
+) -> np.ndarray:
+    """The multi-crop protocol's posterior [K]."""
     found = [
         multi_crop(net, images_BCHW, side=224, batch=50)
         for images_BCHW in _rescaled(shards, image, mean_C, threads)
@@ -149,7 +159,7 @@ def many(net: Module, shards: Shards, image: int, mean_C: np.ndarray, threads: i
     return torch.cat(found).mean(0).numpy()
 
 
-def whole(net: Module, shards: Shards, image: int, mean_C: np.ndarray, threads: int) -> np.ndarray:
+def dense_posterior(net: Module, shards: Shards, image: int, mean_C: np.ndarray, threads: int) -> np.ndarray:
     """The dense protocol's posterior [K]."""
     return torch.cat([dense(net, each) for each in _rescaled(shards, image, mean_C, threads)]).mean(0).numpy()
 

@@ -1,4 +1,4 @@
-"""What the hardware allows: its two ceilings as measured, and the least time of a step under them."""
+"""The measured limits of the hardware, and the least time of a training step under them."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ from vgg.net.architecture import Architecture, layers
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was asked."""
+    """Wait until the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -19,10 +19,9 @@ def synchronize(device: torch.device) -> None:
 def seconds_per_call(
     call: Callable[[], object], device: torch.device, *, seconds: float, rounds: int = 5
 ) -> list[float]:
-    """Seconds a call takes, averaged over each of `rounds` that together last about `seconds`.
+    """Mean seconds per call in each of `rounds` that together last about `seconds`; warm up before.
 
-    A round ends with the device idle, so what the host spends between calls counts as it does in a training.
-    The caller warms up.
+    A round ends when the device is idle, so that the host's time between calls counts as in a training.
     """
 
     def timed(calls: int) -> float:
@@ -38,8 +37,8 @@ def seconds_per_call(
 
 
 def matrix_rate(device: torch.device, side: int, seconds: float) -> float:
-    """FLOP/s of multiplying two bf16 matrices of `side` rows and columns."""
-    # Random numbers, as zeros draw less power and run at a higher clock than real ones.
+    """FLOP/s of multiplying two bf16 matrices [side, side]."""
+    # Random numbers: zeros draw less power and run at a higher clock.
     a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     out = torch.empty_like(a)
     for _ in range(3):
@@ -49,7 +48,7 @@ def matrix_rate(device: torch.device, side: int, seconds: float) -> float:
 
 
 def copy_bandwidth(device: torch.device, size: int, seconds: float) -> float:
-    """Bytes/s, read plus written, of copying a buffer of `size` bytes within the device's memory."""
+    """Bytes/s, read plus written, of copying `size` bytes within the device's memory."""
     source = torch.randint(0, 256, (size,), device=device, dtype=torch.uint8)
     target = torch.empty_like(source)
     target.copy_(source)
@@ -71,11 +70,11 @@ def ceilings(device: torch.device, seconds: float) -> dict[str, Any]:
 def least_step_seconds(
     architecture: Architecture, batch: int, *, flop_per_s: float, bytes_per_s: float
 ) -> float:
-    """Least time of one bf16 update, were every elementwise operation and pooling fused into a matrix kernel.
+    """Least seconds of one bf16 update with every elementwise operation and pooling fused into matrix kernels.
 
     The sum over kernels of max(FLOP / rate, bytes / bandwidth). Three kernels a layer: its output, and the
-    gradients of its weights and of its input, which the first layer needs not; each moves two maps and the
-    weights once, in bf16. Then SGD reads weight, gradient and velocity in float32, writes two of them, and
+    gradients of its weights and of its input (not of the first layer's input); each moves two maps and the
+    weights once, in bf16. Then SGD reads weight, gradient and velocity in float32 and writes two of them, and
     the weights are cast to bf16.
     """
     total = 0.0

@@ -1,4 +1,4 @@
-"""How fast the training's own step runs, beside what the hardware allows."""
+"""Speed of the training's own step, and its share of what the hardware allows."""
 
 import math
 import statistics
@@ -22,8 +22,57 @@ from vgg.training.step import train_step
 
 EAGER_CONTIGUOUS, EAGER, COMPILED = "eager contiguous", "eager channels_last", "compiled channels_last"
 
+WARM_UP_STEPS = 3
+# So small that training on noise cannot make the loss diverge: NaNs draw less power and run faster.
+LEARNING_RATE = 1e-6
+
 # The data sheet's dense bf16 rate, in FLOP/s.
 NOMINAL = {"H200": 989e12}
+
+
+class Update:
+    """One update of the training's own step in bf16 on images in memory, to be called again and again."""
+
+    def __init__(
+        self, architecture: Architecture, mode: str, *, device: torch.device, batch: int, micro_batch: int
+    ) -> None:
+        memory_format = torch.contiguous_format if mode == EAGER_CONTIGUOUS else torch.channels_last
+        self._net = VGG(architecture)
+        self._net.load_state_dict(starting_state(architecture))
+        self._net.to(device).to(memory_format=memory_format)
+        # Without a reset, later nets exceed the compiler's limit on variants of one forward() and silently run
+        # eager.
+        torch.compiler.reset()
+        forward = cast(nn.Module, torch.compile(self._net)) if mode == COMPILED else self._net
+        self._optimizer = make_optimizer(self._net, Optim(lr=LEARNING_RATE))
+        self._precision = MixedPrecision(torch.bfloat16, device)
+        images_BCHW, self._labels_B = inputs(architecture, batch, device)
+        self._images_BCHW = images_BCHW.contiguous(memory_format=memory_format)
+        alone = Worker(0, 1, 0, device, 1)
+        self._reducer = DDPReducer(forward, alone, batch, micro_batch, self._images_BCHW[:1])
+        self._step = 0
+        self._losses = torch.zeros(1)
+
+    def __call__(self) -> None:
+        """Draw dropout masks and update, as the training loop does."""
+        batch, device = len(self._images_BCHW), self._images_BCHW.device
+        masks_BF = dropout_masks(
+            0, self._step, range(batch), self._net.hidden, 0.5, device=device, dtype=torch.bfloat16
+        )
+        self._losses = train_step(
+            self._reducer,
+            self._optimizer,
+            self._precision,
+            self._images_BCHW,
+            self._labels_B,
+            masks_BF,
+            lr=LEARNING_RATE,
+        )
+        self._step += 1
+
+    def loss(self) -> float:
+        """Mean loss of the last update, in nats; waits for the device."""
+        return self._losses.sum().item()
 
 
 def speed(
@@ -36,46 +85,25 @@ def speed(
     micro_batch: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """Images/s of drawing dropout masks and updating in bf16, as the training loop does, on images at hand.
+    """Images/s of `Update`, timed for about `seconds` after a warm-up.
 
-    Timed for about `seconds` after a warm-up. RuntimeError where the loss is no number.
+    RuntimeError if the loss is not finite.
     """
-    layout = torch.contiguous_format if mode == EAGER_CONTIGUOUS else torch.channels_last
-    net = VGG(architecture)
-    net.load_state_dict(starting_state(architecture))
-    net.to(device).to(memory_format=layout)
-    # Without a reset, the compiler's limit on variants of one forward() turns later nets eager, silently.
-    torch.compiler.reset()
-    forward = cast(nn.Module, torch.compile(net)) if mode == COMPILED else net
-    # So small a rate that noise cannot make the loss diverge: NaNs draw less power and run faster.
-    lr = 1e-6
-    optimizer = make_optimizer(net, Optim(lr=lr))
-    precision = MixedPrecision(torch.bfloat16, device)
-    images_BCHW, labels_B = inputs(architecture, batch, device)
-    images_BCHW = images_BCHW.contiguous(memory_format=layout)
-    reducer = DDPReducer(forward, Worker(0, 1, 0, device, 1), batch, micro_batch, images_BCHW[:1])
-    steps, losses = 0, torch.zeros(1)
-
-    def step() -> None:
-        nonlocal steps, losses
-        masks = dropout_masks(0, steps, range(batch), net.hidden, 0.5, device=device, dtype=torch.bfloat16)
-        losses = train_step(reducer, optimizer, precision, images_BCHW, labels_B, masks, lr=lr)
-        steps += 1
-
+    update = Update(architecture, mode, device=device, batch=batch, micro_batch=micro_batch)
     started = time.perf_counter()
-    for _ in range(3):
-        step()
+    for _ in range(WARM_UP_STEPS):
+        update()
     synchronize(device)
     warm_up = time.perf_counter() - started
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    took = seconds_per_call(step, device, seconds=seconds)
-    loss = losses.sum().item()
+    seconds_per_step = seconds_per_call(update, device, seconds=seconds)
+    loss = update.loss()
     if not math.isfinite(loss):
-        raise RuntimeError(f"the loss is {loss}: speeds of numbers that are none mean nothing")
+        raise RuntimeError(f"the loss is {loss}: the speed of such a step means nothing")
     return {
-        **shares(architecture, batch, statistics.median(took), ceilings, nominal_rate(device)),
-        "seconds_per_step": took,
+        **shares(architecture, batch, statistics.median(seconds_per_step), ceilings, nominal_rate(device)),
+        "seconds_per_step": seconds_per_step,
         "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         "warm_up_seconds": warm_up,
         "loss": loss,
@@ -85,7 +113,7 @@ def speed(
 def shares(
     architecture: Architecture, batch: int, step_seconds: float, ceilings: dict[str, Any], nominal: float | None
 ) -> dict[str, Any]:
-    """A step's images/s, and how much of what the hardware allows that is."""
+    """Images/s of a step, and its shares of the measured, the nominal and the fused limit."""
     flop_per_s = training_flops(architecture) * batch / step_seconds
     rate, bandwidth = ceilings["matrix_flop_per_s"], ceilings["copy_bytes_per_s"]
     least = least_step_seconds(architecture, batch, flop_per_s=rate, bytes_per_s=bandwidth)
@@ -99,6 +127,6 @@ def shares(
 
 
 def nominal_rate(device: torch.device) -> float | None:
-    """What the data sheet promises, in FLOP/s; None for a device not listed."""
+    """The data sheet's rate in FLOP/s; None for a device that is not listed."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return next((rate for listed, rate in NOMINAL.items() if listed in name), None)

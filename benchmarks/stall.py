@@ -1,7 +1,7 @@
-"""How many cores keep a consumer of so many images a second from waiting: `python -m benchmarks.stall`.
+"""Data wait of a consumer at a given rate and number of cores: `python -m benchmarks.stall`.
 
-The consumer is simulated: it takes a batch, is busy for batch / rate seconds without using a core, as a host
-whose GPU computes, and takes the next. What it waits for a batch is its data wait, as trainings report it.
+The consumer is simulated: it takes a batch, sleeps for batch / rate seconds as a host does while its GPU
+computes, and takes the next. The share of time it waits for batches is its data wait, as trainings report it.
 """
 
 import json
@@ -19,12 +19,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.data import ROOT, prepare
+from benchmarks.data import ROOT, prepare, require_photographs, write_result
 from benchmarks.loaders import endless
 from benchmarks.machine import describe
+from cli.command import exit_codes
 from pipelines.loading.loaders import TrainLoader
 
-ONE = """
+SWEEP_PROGRAM = """
 import json, os, sys
 cores, folder, seconds, batch, prefetch, shares = sys.argv[1:]
 os.sched_setaffinity(0, json.loads(cores))
@@ -42,18 +43,20 @@ class Stall:
     photographs: Path = ROOT.parent / "shared" / "data" / "imagenet-sample-250.tar"
     """Archive of full-size JPEG files."""
     cores: tuple[int, ...] = (1, 2)
+    """Numbers of cores to measure on."""
     shares: tuple[float, ...] = (0.5, 0.7, 0.8, 0.9, 1.0, 1.2)
-    """Rates to ask for, as shares of what the pipeline gives a consumer that takes no time."""
+    """Rates to request, as shares of the pipeline's rate to a consumer that takes no time."""
     seconds: float = 8.0
-    """Of each measurement."""
+    """Duration of each measurement."""
     batch: int = 128
+    """Images per batch."""
     prefetch: int = 2
     """As --layout.prefetch."""
     out: Path = ROOT / "benchmarks" / "results" / "stall.json"
 
 
 def consume(loader: TrainLoader, rate: float, seconds: float, batch: int) -> dict[str, float]:
-    """Take batches at this many images a second; what was delivered and the share of time spent waiting."""
+    """Take batches at `rate` images/s (0: without a pause); the rate delivered and the data wait."""
     started, before, waited, images = time.perf_counter(), time.process_time(), 0.0, 0
     while (now := time.perf_counter()) - started < seconds:
         next(loader)
@@ -71,7 +74,7 @@ def consume(loader: TrainLoader, rate: float, seconds: float, batch: int) -> dic
 
 
 def sweep(folder: Path, seconds: float, batch: int, prefetch: int, shares: list[float]) -> list[dict[str, Any]]:
-    """On the cores of this process: first a consumer that takes no time, then shares of its rate."""
+    """Measure on the cores of this process: a consumer that takes no time, then shares of its rate."""
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     with endless(folder, batch, cores, prefetch) as loader:
@@ -86,12 +89,19 @@ def sweep(folder: Path, seconds: float, batch: int, prefetch: int, shares: list[
 
 
 def main() -> None:
-    """Exit code 2 where the photographs are not there."""
+    """Measure and write. Exit code 2 where the photographs do not exist."""
     options, console = tyro.cli(Stall, prog="python -m benchmarks.stall"), Console(soft_wrap=True)
-    if not options.photographs.is_file():
-        console.print(f"error: no photographs at {options.photographs}: pass --photographs", style="red")
-        sys.exit(2)
-    found: dict[str, Any] = {"machine": describe(torch.device("cpu")), "results": []}
+    with exit_codes():
+        require_photographs(options.photographs)
+        rows = measure(options)
+        write_result({"machine": describe(torch.device("cpu")), "results": rows}, options.out)
+        console.print(table(rows))
+        console.print(f"written to {options.out}", markup=False)
+
+
+def measure(options: Stall) -> list[dict[str, Any]]:
+    """The rows of `sweep` on each number of cores, each in a process of its own."""
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         prepare(options.photographs, Path(temporary))
         for cores in options.cores:
@@ -99,23 +109,25 @@ def main() -> None:
             arguments: list[Any] = [allowed, temporary, options.seconds, options.batch, options.prefetch]
             arguments.append(json.dumps(options.shares))
             done = subprocess.run(
-                [sys.executable, "-c", ONE, *map(str, arguments)],
+                [sys.executable, "-c", SWEEP_PROGRAM, *map(str, arguments)],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 check=True,
             )
-            found["results"] += json.loads(done.stdout)
+            rows += json.loads(done.stdout)
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """The results for the terminal."""
     shown = Table("cores", "asked, images/s", "delivered", "data wait", "CPU ms an image")
-    for row in found["results"]:
+    for row in rows:
         asked = "as many as it can" if row["asked"] is None else f"{row['asked']:,.0f}"
         wait = f"{row['data_wait_share']:.1%}"
         shown.add_row(
             str(row["cores"]), asked, f"{row['images_per_s']:,.0f}", wait, f"{row['cpu_ms_per_image']:.2f}"
         )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
-    console.print(shown)
-    console.print(f"written to {options.out}", markup=False)
+    return shown
 
 
 if __name__ == "__main__":

@@ -38,6 +38,8 @@ def connect(address: str | None = None) -> None:
             "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where ~/.ray/auth_token is not the cluster's)"
         ) from error
     except ValueError as error:
+        if not target:
+            raise
         raise UserError(f"{target} is not the address of a Ray cluster: {error}") from error
 
 

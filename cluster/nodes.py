@@ -74,8 +74,8 @@ def start_head(cpus: int, *, host: Host = LOOPBACK, dashboard_port: int = 0) -> 
         f"--dashboard-port={dashboard_port}",
         f"--ray-client-server-port={free_port()}",
     ]
-    pid = _launch(command, host, folder)
-    node = Node(pid, start_time(pid), f"{host.ip}:{port}", f"http://{host.ip}:{dashboard_port}", str(folder))
+    pid, started = _launch(command, host, folder)
+    node = Node(pid, started, f"{host.ip}:{port}", f"http://{host.ip}:{dashboard_port}", str(folder))
     _wait_for_jobs_api(node, host)
     return node
 
@@ -83,8 +83,8 @@ def start_head(cpus: int, *, host: Host = LOOPBACK, dashboard_port: int = 0) -> 
 def start_worker_node(head: Node, cpus: int, host: Host) -> Node:
     """Start a node that joins the cluster of `head`; returns before it has joined."""
     folder = _temporary_folder()
-    pid = _launch([*_start_command(cpus, host), f"--address={head.address}"], host, folder)
-    return Node(pid, start_time(pid), head.address, head.dashboard_url, str(folder))
+    pid, started = _launch([*_start_command(cpus, host), f"--address={head.address}"], host, folder)
+    return Node(pid, started, head.address, head.dashboard_url, str(folder))
 
 
 def _temporary_folder() -> Path:
@@ -105,19 +105,21 @@ def _start_command(cpus: int, host: Host) -> list[str]:
     ]
 
 
-def _launch(command: list[str], host: Host, folder: Path) -> int:
-    """Run the command in the background with its output in `folder`/start.log; its PID."""
+def _launch(command: list[str], host: Host, folder: Path) -> tuple[int, float]:
+    """Run the command in the background with its output in `folder`/start.log; its PID and start time."""
     # The driver of a job runs with the `python` on the head node's path.
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with (folder / "start.log").open("wb") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C in the terminal must not reach the node
             env={**os.environ, **ENVIRONMENT, "PATH": path, **host.environment},
-        ).pid
+        )
+    # While `process` is referenced even one that has ended stays in the process table.
+    return process.pid, start_time(process.pid)
 
 
 def _wait_for_jobs_api(node: Node, host: Host) -> None:

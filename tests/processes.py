@@ -19,7 +19,7 @@ from vgg.training.loop import train
 from vgg.training.plan import TrainingPlan
 
 
-def job(data: Path, out: Path, recipe: Recipe | None = None, seed: int = 0, **changes) -> Job:
+def job(data: Path | str, out: Path, recipe: Recipe | None = None, seed: int = 0, **changes) -> Job:
     """A training of the digits recipe, untracked."""
     manifest = read_manifest(data)
     base = Job(

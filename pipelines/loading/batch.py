@@ -1,4 +1,4 @@
-"""What a worker's step is given, and the one pass that makes of it what a net sees.
+"""A batch of crops, and its conversion to the net's input in one pass over memory.
 
 Shapes: B images of this worker, H and W sides of the crop in pixels, C = 3 (RGB, 0 to 255), P pixels of a crop.
 """
@@ -17,23 +17,23 @@ class Batch:
     images_BHWC: torch.Tensor
     """uint8."""
     offset_BC: torch.Tensor
-    """float32, what is added to every pixel: the colour shift minus the training mean."""
+    """float32, added to every pixel: the colour shift minus the training mean."""
     labels_B: torch.Tensor
     """int64."""
     images_B: np.ndarray
-    """Which images of the split these are."""
+    """Indices into the split."""
 
 
 def to_input(batch: Batch, out: torch.Tensor | None = None) -> torch.Tensor:
-    """What the net sees, images_BCHW float32 in channels-last memory.
+    """The net's input, images_BCHW float32 in channels-last memory.
 
-    `out`: what an earlier call returned, to be written over where it has the right size. On a CPU new memory
-    costs more than the sum itself: its pages are made and cleared one by one.
+    `out`: the result of an earlier call, overwritten if it has the right shape. On a CPU, fresh memory costs
+    more than the sum itself: the kernel clears it page by page.
     """
     images_BCHW = batch.images_BHWC.permute(0, 3, 1, 2)
     if out is None or out.shape != images_BCHW.shape:
         out = torch.empty_like(images_BCHW, dtype=torch.float32)
-    if out.device.type == "cpu":  # one pass over memory; torch makes two
+    if out.device.type == "cpu":  # one pass over memory, where torch takes two
         _add_offset(batch.images_BHWC.numpy(), batch.offset_BC.numpy(), out.permute(0, 2, 3, 1).numpy())
         return out
     return out.copy_(images_BCHW).add_(batch.offset_BC[:, :, None, None])

@@ -1,56 +1,51 @@
-"""Executes draws with DALI; it decides nothing and reads no random state.
+"""Decodes and crops planned batches ahead of the step that takes them.
 
-Pixels are those of the whole image rescaled by a triangle filter (antialiased, as PIL's BILINEAR), cut, then
-mirrored. Only the region of the file that the crop needs is decoded, with the margin the filter reaches into.
-DALI decodes; `pipelines/loading/resample.py` rescales on the CPU, DALI on the GPU.
+Pixels are those of the whole image rescaled by a triangle filter (antialiased, as PIL's BILINEAR), cropped and
+mirrored. Only the region of the file that the crop needs is decoded, including the margin of the filter. DALI
+decodes; `pipelines/loading/resample.py` rescales on the CPU, DALI on the GPU.
 
 Shapes: B images of this worker, H and W sides of the crop in pixels, C = 3 (RGB, 0 to 255).
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from queue import Empty, Queue
 from threading import Event, Thread
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.plugin.pytorch import feed_ndarray
 
+from cli.errors import UserError
 from pipelines.loading.batch import Batch
+from pipelines.loading.dali_graphs import DECODED_AHEAD, INPUTS_KEPT, Placement, crop_graph
 from pipelines.loading.draw import Draws, region
 from pipelines.loading.resample import resample
 from pipelines.shards.manifest import Manifest
 from pipelines.shards.reader import Shards
 
-Placement = Literal["cpu", "regions", "gpu"]
-"""cpu: all on the CPU. regions: decoded on the CPU, resized on the GPU. gpu: decoded there too."""
-
-
 PREFETCH = 2
-"""Batches that stand ready, where nothing else is asked for."""
-
-
-DECODED_AHEAD = 2  # batches that DALI holds: one is decoded while the other is resampled
+"""Default prefetch depth in batches."""
 
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """Images of one batch of this worker and what is drawn for them."""
+    """Images of one batch of this worker, and their draws."""
 
     images_B: np.ndarray
+    """Indices into the split."""
     draws: Draws
 
 
 @dataclass(frozen=True)
-class _Fed:
-    """A batch that DALI was given; of the last four, see `region`."""
+class _Inputs:
+    """A batch that was submitted to DALI; the last four are the result of `region`."""
 
-    rows: PlannedBatch
+    plan: PlannedBatch
     files: list[np.ndarray]
     anchor_B2: list[np.ndarray]
     shape_B2: list[np.ndarray]
@@ -59,7 +54,10 @@ class _Fed:
 
 
 class Loader:
-    """Iterates over the batches of `plan`, which a thread prepares ahead; a context manager, used once."""
+    """Iterates over the batches of a plan, which a thread prepares ahead; a context manager, used once.
+
+    The iterator raises UserError naming the images of a batch that cannot be decoded.
+    """
 
     def __init__(
         self,
@@ -74,16 +72,18 @@ class Loader:
         placement: Placement,
         prefetch: int,
     ) -> None:
+        """`side`: of the crop in pixels; `rows`: most images in a batch; `threads`: of the CPU; `prefetch`:
+        batches prepared ahead."""
         self._shards, self._plan, self._device, self._side = shards, plan, device, side
         self._mean_C = np.asarray(manifest.mean_rgb, np.float32)
-        self._fed: deque[_Fed] = deque()
-        self._kept: deque[_Fed] = deque(maxlen=DECODED_AHEAD + 3)  # DALI reads these arrays without a copy
+        self._submitted: deque[_Inputs] = deque()
+        self._kept_alive: deque[_Inputs] = deque(maxlen=INPUTS_KEPT)
         self._on_gpu = placement != "cpu"
         self._ready: Queue[Batch | Exception] = Queue(max(prefetch, 1))
         self._stopped = Event()
         self._threads = threads
-        self._pipe = _graph(
-            self._feed,
+        self._pipe = crop_graph(
+            self._submit,
             side,
             placement,
             batch_size=max(rows, 1),
@@ -101,7 +101,7 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         while self._producer.is_alive():
-            with suppress(Empty):  # a producer that waits for room sees that it is over
+            with suppress(Empty):  # makes room for a producer that waits to put its batch
                 self._ready.get(timeout=0.01)
         del self._pipe
 
@@ -111,7 +111,7 @@ class Loader:
     def __next__(self) -> Batch:
         found = self._ready.get()
         if isinstance(found, Exception):
-            self._ready.put(found)  # an iterator that has ended stays at its end
+            self._ready.put(found)  # an exhausted iterator stays exhausted
             raise found
         return replace(
             found,
@@ -121,7 +121,7 @@ class Loader:
         )
 
     def _produce(self) -> None:
-        """Put batch after batch into the queue, then what ended them."""
+        """Put batch after batch into the queue, then the exception that ended them."""
         with ThreadPoolExecutor(self._threads) as pool:
             while not self._stopped.is_set():
                 found = self._next_batch(pool)
@@ -135,84 +135,63 @@ class Loader:
         except StopIteration as end:
             return end
         except RuntimeError as error:
-            keys = ", ".join(self._shards.key(int(i)) for fed in self._fed for i in fed.rows.images_B[:3])
-            return ValueError(f"an image of the batches of {keys}, … cannot be decoded: {error}")
-        except Exception as error:  # noqa: BLE001  # raised again where the batches are asked for
+            images = [int(i) for inputs in self._submitted for i in inputs.plan.images_B[:3]]
+            keys = ", ".join(map(self._shards.key, images))
+            return UserError(f"an image of the batches of {keys}, … cannot be decoded: {error}")
+        except Exception as error:  # noqa: BLE001  # raised again by __next__
             return error
-        fed = self._fed.popleft()
-        pin = self._device.type == "cuda"
+        inputs = self._submitted.popleft()
+        images_B = inputs.plan.images_B
+        return Batch(
+            self._crops(decoded, inputs, pool),
+            self._pinned(torch.from_numpy(inputs.plan.draws.shift_BC - self._mean_C)),
+            self._pinned(torch.from_numpy(self._shards.labels_N[images_B])),
+            images_B,
+        )
+
+    def _crops(self, decoded: Any, inputs: _Inputs, pool: ThreadPoolExecutor) -> torch.Tensor:
+        """images_BHWC, in pinned memory if they are to be copied to a GPU."""
         images_BHWC = torch.empty(
-            len(fed.rows.images_B),
+            len(inputs.plan.images_B),
             self._side,
             self._side,
             3,
             dtype=torch.uint8,
             device=self._device if self._on_gpu else "cpu",
-            pin_memory=pin and not self._on_gpu,
+            pin_memory=self._device.type == "cuda" and not self._on_gpu,
         )
         if self._on_gpu:
             feed_ndarray(decoded.as_tensor(), images_BHWC)
         else:
-            _resample_all(pool, self._threads, decoded, fed, images_BHWC.numpy())
-        offset_BC = torch.from_numpy(fed.rows.draws.shift_BC - self._mean_C)
-        labels_B = torch.from_numpy(self._shards.labels_N[fed.rows.images_B])
-        return Batch(
-            images_BHWC,
-            offset_BC.pin_memory() if pin else offset_BC,
-            labels_B.pin_memory() if pin else labels_B,
-            fed.rows.images_B,
-        )
+            _resample_all(pool, self._threads, decoded, inputs, images_BHWC.numpy())
+        return images_BHWC
 
-    def _feed(self) -> tuple[list[np.ndarray], ...]:
-        rows = next(self._plan)
-        heights_B = self._shards.heights_N[rows.images_B]
-        widths_B = self._shards.widths_N[rows.images_B]
-        files = [self._shards.encoded(int(i)) for i in rows.images_B]
-        fed = _Fed(rows, files, *map(list, region(rows.draws, heights_B, widths_B, self._side)))
-        self._fed.append(fed)
-        self._kept.append(fed)
+    def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.pin_memory() if self._device.type == "cuda" else tensor
+
+    def _submit(self) -> tuple[list[np.ndarray], ...]:
+        """The next batch's inputs, for DALI. StopIteration at the end of the plan."""
+        plan = next(self._plan)
+        heights_B = self._shards.heights_N[plan.images_B]
+        widths_B = self._shards.widths_N[plan.images_B]
+        files = [self._shards.encoded(int(i)) for i in plan.images_B]
+        inputs = _Inputs(plan, files, *map(list, region(plan.draws, heights_B, widths_B, self._side)))
+        self._submitted.append(inputs)
+        self._kept_alive.append(inputs)
         if not self._on_gpu:
-            return fed.files, fed.anchor_B2, fed.shape_B2
-        mirror_B1 = list(rows.draws.mirror_B.astype(np.int32))
-        return fed.files, fed.anchor_B2, fed.shape_B2, fed.start_B2, fed.end_B2, mirror_B1
+            return inputs.files, inputs.anchor_B2, inputs.shape_B2
+        mirror_B = list(plan.draws.mirror_B.astype(np.int32))
+        return inputs.files, inputs.anchor_B2, inputs.shape_B2, inputs.start_B2, inputs.end_B2, mirror_B
 
 
 def _resample_all(
-    pool: ThreadPoolExecutor, threads: int, regions: Any, fed: _Fed, images_BHWC: np.ndarray
+    pool: ThreadPoolExecutor, threads: int, regions: Any, inputs: _Inputs, images_BHWC: np.ndarray
 ) -> None:
-    mirror_B = fed.rows.draws.mirror_B
+    """Rescale each decoded region into its crop."""
+    mirror_B = inputs.plan.draws.mirror_B
 
-    def some(first: int) -> None:
+    def every_nth(first: int) -> None:
         for i in range(first, len(images_BHWC), threads):
-            resample(images_BHWC[i], regions.at(i), fed.start_B2[i], fed.end_B2[i], mirror_B[i])
+            resample(images_BHWC[i], regions.at(i), inputs.start_B2[i], inputs.end_B2[i], mirror_B[i])
 
-    list(pool.map(some, range(threads)))
-
-
-@pipeline_def
-def _graph(feed: Callable[[], Any], side: int, placement: Placement) -> Any:
-    """Regions as uint8 where they are resampled on the CPU, else crops on the GPU."""
-    outputs = 3 if placement == "cpu" else 6
-    file, anchor, shape, *rest = fn.external_source(feed, num_outputs=outputs, batch=True, no_copy=True)
-    decoded = fn.decoders.image_slice(
-        file,
-        anchor,
-        shape,
-        device="mixed" if placement == "gpu" else "cpu",
-        output_type=types.DALIImageType.RGB,
-        normalized_anchor=False,
-        normalized_shape=False,
-        axis_names="HW",
-    )
-    if placement == "cpu":
-        return decoded
-    start, end, mirror = rest
-    crop: Any = fn.resize(
-        decoded.gpu(),
-        size=[side, side],
-        roi_start=start,
-        roi_end=end,
-        interp_type=types.DALIInterpType.INTERP_LINEAR,
-        antialias=True,
-    )
-    return fn.flip(crop, horizontal=mirror)
+    list(pool.map(every_nth, range(threads)))

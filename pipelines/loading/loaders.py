@@ -1,11 +1,12 @@
-"""Batches for training and for evaluation: which images, and what is drawn for each."""
+"""Loaders for training and for evaluation: which images go into a batch, and their draws."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from pipelines.loading.dali import PREFETCH, Loader, Placement, PlannedBatch
+from pipelines.loading.dali import PREFETCH, Loader, PlannedBatch
+from pipelines.loading.dali_graphs import Placement
 from pipelines.loading.draw import Augment, centre, colour_axes, draw
 from pipelines.shards.manifest import Manifest
 from pipelines.shards.order import training_order
@@ -13,7 +14,7 @@ from pipelines.shards.reader import Shards
 
 
 class TrainLoader(Loader):
-    """This worker's rows of each global batch, from `first_step` on, for `steps` steps."""
+    """This worker's rows of each global batch, for `steps` steps from `first_step` on."""
 
     def __init__(
         self,
@@ -31,8 +32,8 @@ class TrainLoader(Loader):
         placement: Placement = "cpu",
         prefetch: int = PREFETCH,
     ) -> None:
-        """`batch`: images of the global batch, of which `rows` are this worker's; `threads`: of the CPU;
-        `prefetch`: batches that stand ready."""
+        """`batch`: size of the global batch, of which `rows` are this worker's; `threads`: of the CPU;
+        `prefetch`: batches prepared ahead."""
         axes_CC = colour_axes(np.asarray(manifest.covariance_rgb))
 
         def plan() -> Iterator[PlannedBatch]:
@@ -55,7 +56,7 @@ class TrainLoader(Loader):
 
 
 class EvalLoader(Loader):
-    """The centre crop of each of these images once; the last batch is short, nothing is padded."""
+    """The centre crop of each of these images once; the last batch may be smaller, nothing is padded."""
 
     def __init__(
         self,
@@ -71,7 +72,9 @@ class EvalLoader(Loader):
         placement: Placement = "cpu",
         prefetch: int = PREFETCH,
     ) -> None:
-        """`images`: places in the split, e.g. `share(rank, world, len(shards))`; `scale`: shorter side Q."""
+        """`images`: indices into the split, e.g. `rank_slice(rank, world, len(shards))`; `side`: of the crop in
+        pixels; `scale`: shorter side Q of the rescaled image; `threads`: of the CPU; `prefetch`: batches
+        prepared ahead. UserError if the crop does not fit."""
 
         def plan() -> Iterator[PlannedBatch]:
             for first in range(0, len(images), batch):

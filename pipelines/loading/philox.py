@@ -1,4 +1,4 @@
-"""Philox4x64-10 (Salmon et al. 2011), a counter-based random generator, over many counters at once."""
+"""Philox4x64-10, a counter-based random generator (Salmon et al. 2011), vectorised over counters."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 def philox(key: tuple[int, int], counters_B4: np.ndarray) -> np.ndarray:
-    """Philox4x64-10 (Salmon et al. 2011) of many counters at once: uint64 [B, 4] -> uint64 [B, 4]."""
+    """Random words of each counter: uint64 [B, 4] -> uint64 [B, 4]."""
     a, b, c, d = (counters_B4[:, i].copy() for i in range(4))
     for turn in range(10):
         k0 = np.uint64((key[0] + turn * _W0) % 2**64)

@@ -1,9 +1,8 @@
-"""Cuts a crop out of a decoded region and rescales it, on the CPU: the resize of `pipelines/loading/dali.py`.
+"""Crops a decoded region and rescales the crop, on the CPU.
 
-A triangle filter, widened where the image shrinks, as PIL's BILINEAR. DALI's takes three times as long,
-OpenCV's does not widen the filter, and torch's cannot start between two pixels (docs/decisions/resample.md).
-Compiled by Numba without fast-math: no sum is reordered and no product fused, so every processor gives the
-same bytes.
+A triangle filter, widened when the image shrinks, as PIL's BILINEAR. DALI's takes three times as long, OpenCV's
+does not widen the filter, and torch's cannot start between two pixels (docs/decisions/resample.md). Compiled by
+Numba without fast-math: no sum is reordered and no product fused, so every processor gives the same bytes.
 
 Shapes: H, W of the region, h, w of the crop, S either of them, T taps of the filter, all in pixels; C = 3.
 """
@@ -13,12 +12,12 @@ import math
 import numpy as np
 from numba import njit
 
-TAPS = 4  # taps that one turn of the inner loop takes; weights are padded with zeros to a multiple of it
+TAPS = 4  # taps of one iteration of the inner loop; weights are padded with zeros to a multiple
 
 
 @njit(nogil=True, cache=True)
 def _filter(start: float, end: float, size: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """First tap and weights [S, T] of each output pixel along one axis of `size` pixels."""
+    """First tap [S] and weights [S, T] of each output pixel along one axis of `size` pixels."""
     ratio = (end - start) / side
     reach = max(ratio, 1.0)
     taps = (math.ceil(2 * reach) + TAPS - 1) // TAPS * TAPS
@@ -41,18 +40,18 @@ def _filter(start: float, end: float, size: int, side: int) -> tuple[np.ndarray,
 def resample(
     crop_hwC: np.ndarray, region_HWC: np.ndarray, start_2: np.ndarray, end_2: np.ndarray, mirror: bool
 ) -> None:
-    """Fill `crop_hwC` (uint8, contiguous) with what lies between `start_2` and `end_2` of the region (uint8).
+    """Rescale the region (uint8) between `start_2` and `end_2` into `crop_hwC` (uint8, contiguous).
 
-    Both are (down, right) in pixels of the region and may fall between pixels; `mirror` swaps left and right.
+    Both are (y, x) in pixels of the region and may fall between pixels; `mirror` swaps left and right.
     """
     height, width, side = region_HWC.shape[0], region_HWC.shape[1], np.uintp(crop_hwC.shape[1])
     firsts_S, down_ST = _filter(start_2[0], end_2[0], height, crop_hwC.shape[0])
     lefts_S, across_ST = _filter(start_2[1], end_2[1], width, crop_hwC.shape[1])
     values = np.uintp(3 * width)
     rows = region_HWC.reshape(height, 3 * width)
-    row = np.zeros(3 * width + 3 * across_ST.shape[1], np.float32)  # taps of no weight may lie past its end
+    row = np.zeros(3 * width + 3 * across_ST.shape[1], np.float32)  # taps with zero weight may lie past its end
     line = np.empty(3 * crop_hwC.shape[1], np.float32)
-    # Unsigned places spare the test for negative ones, without which the loops become vector code.
+    # Unsigned indices need no test for negative ones; without that test the loops are vectorised.
     three, taps = np.uintp(3), np.uintp(across_ST.shape[1])
     for y in range(np.uintp(crop_hwC.shape[0])):
         weight = down_ST[y, 0]

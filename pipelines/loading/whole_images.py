@@ -1,9 +1,9 @@
-"""Whole images, rescaled but not cut, in batches of one shape: nothing is padded.
+"""Whole images, rescaled but not cropped, in batches of one shape: nothing is padded.
 
-Pixels are those of `pipelines.loading.dali`: a triangle filter, antialiased, rounded to 8 bits. DALI decodes,
-and on a GPU it rescales as well; on the CPU `pipelines.loading.resample` does.
+Pixels are rescaled as by `pipelines.loading.dali`: a triangle filter, antialiased, rounded to 8 bits. DALI
+decodes, and on a GPU it rescales as well; on the CPU `pipelines.loading.resample` does.
 
-Shapes: B images of a batch, H and W their sides in pixels, C = 3 (RGB, 0 to 255).
+Shapes: N images, B images of a batch, H and W their sides in pixels, C = 3 (RGB, 0 to 255).
 """
 
 from collections import deque
@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from nvidia.dali import fn, pipeline_def, types
 
-from pipelines.loading.dali import DECODED_AHEAD, Placement
+from cli.errors import UserError
+from pipelines.loading.dali_graphs import DECODED_AHEAD, INPUTS_KEPT, Placement, whole_image_graph
 from pipelines.loading.draw import rescaled
 from pipelines.loading.resample import resample
 from pipelines.shards.reader import Shards
 
-READ_AT_ONCE = 32  # images that DALI decodes together, whatever their shapes
+DECODE_BATCH = 32  # images that DALI decodes at a time, whatever their shapes
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class WholeBatch:
     images_BHWC: torch.Tensor
     """uint8, on the device."""
     images_B: np.ndarray
-    """Which images of the split these are."""
+    """Indices into the split."""
 
 
 def whole_images(
@@ -48,74 +48,75 @@ def whole_images(
 ) -> Iterator[WholeBatch]:
     """Each of these images once, its shorter side rescaled to `scale`, in batches of one shape.
 
-    A batch has at most `pixels` pixels, and at least one image. Images come in the order of their shapes.
-    ValueError where one cannot be decoded.
+    A batch has at most `pixels` pixels, and at least one image. Images come ordered by shape. UserError if one
+    cannot be decoded.
     """
-    images_N = np.asarray(images_N, np.int64)
-    height_N, width_N = rescaled(
-        shards.heights_N[images_N], shards.widths_N[images_N], np.full(len(images_N), scale)
-    )
-    order_N = np.lexsort((images_N, width_N, height_N))
-    images_N, shape_N2 = images_N[order_N], np.stack([height_N, width_N], 1)[order_N]
-    reads = [slice(first, first + READ_AT_ONCE) for first in range(0, len(images_N), READ_AT_ONCE)]
-    held: deque[Any] = deque(maxlen=DECODED_AHEAD + 3)  # DALI reads these arrays without a copy
-
-    def feed() -> Iterator[tuple[list[np.ndarray], ...]]:
-        for rows in reads:
-            files = [shards.encoded(int(i)) for i in images_N[rows]]
-            sizes = list(shape_N2[rows].astype(np.float32))
-            held.append((files,) if placement == "cpu" else (files, sizes))
-            yield held[-1]
-
-    pipe = _graph(
-        feed(),
+    images_N, shape_N2 = _ordered_by_shape(shards, np.asarray(images_N, np.int64), scale)
+    groups = [slice(first, first + DECODE_BATCH) for first in range(0, len(images_N), DECODE_BATCH)]
+    inputs = _inputs(shards, [(images_N[group], shape_N2[group]) for group in groups], placement)
+    pipe = whole_image_graph(
+        inputs,
         placement,
-        batch_size=READ_AT_ONCE,
+        batch_size=DECODE_BATCH,
         num_threads=threads,
         device_id=(device.index or 0) if placement != "cpu" else None,
         prefetch_queue_depth=DECODED_AHEAD,
     )
     pipe.build()
     with ThreadPoolExecutor(threads) as pool:
-        for rows in reads:
+        for group in groups:
             try:
-                (found,) = pipe.run()
+                (decoded,) = pipe.run()
             except RuntimeError as error:
-                keys = ", ".join(shards.key(int(i)) for i in images_N[rows][:3])
-                raise ValueError(f"an image of the batch of {keys}, … cannot be decoded: {error}") from error
-            shapes = shape_N2[rows].tolist()
-            if placement == "cpu":
-                one = partial(_rescaled, found, shapes)
-                images = [torch.from_numpy(image) for image in pool.map(one, range(len(shapes)))]
-            else:
-                images = [torch.from_dlpack(found[i]) for i in range(len(shapes))]
-            place = 0
-            for (height, width), group in groupby(shapes):
-                stop, most = place + len(list(group)), max(1, pixels // (height * width))
-                for first in range(place, stop, most):
-                    chosen = slice(first, min(first + most, stop))
-                    yield WholeBatch(torch.stack(images[chosen]).to(device), images_N[rows][chosen])
-                place = stop
+                keys = ", ".join(shards.key(int(i)) for i in images_N[group][:3])
+                raise UserError(f"an image of the batch of {keys}, … cannot be decoded: {error}") from error
+            images = _images(decoded, shape_N2[group], placement, pool)
+            for rows in _rows_of_one_shape(shape_N2[group], pixels):
+                yield WholeBatch(torch.stack(images[rows]).to(device), images_N[group][rows])
 
 
-def _rescaled(decoded: Any, shapes: list[list[int]], i: int) -> np.ndarray:
-    """Image `i` of DALI's output at its shape, uint8 [H, W, C]."""
+def _ordered_by_shape(shards: Shards, images_N: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """The images, and their heights and widths once rescaled, int64 [N, 2]."""
+    scale_N = np.full(len(images_N), scale)
+    height_N, width_N = rescaled(shards.heights_N[images_N], shards.widths_N[images_N], scale_N)
+    order_N = np.lexsort((images_N, width_N, height_N))
+    return images_N[order_N], np.stack([height_N, width_N], 1)[order_N]
+
+
+def _inputs(
+    shards: Shards, groups: list[tuple[np.ndarray, np.ndarray]], placement: Placement
+) -> Iterator[tuple[list[np.ndarray], ...]]:
+    """DALI's inputs for each group of (images, shapes)."""
+    kept_alive: deque[Any] = deque(maxlen=INPUTS_KEPT)
+    for images_B, shape_B2 in groups:
+        files = [shards.encoded(int(i)) for i in images_B]
+        kept_alive.append((files,) if placement == "cpu" else (files, list(shape_B2.astype(np.float32))))
+        yield kept_alive[-1]
+
+
+def _images(
+    decoded: Any, shape_B2: np.ndarray, placement: Placement, pool: ThreadPoolExecutor
+) -> list[torch.Tensor]:
+    """Each image of DALI's output in its shape."""
+    indices = range(len(shape_B2))
+    if placement == "cpu":
+        return [torch.from_numpy(image) for image in pool.map(partial(_rescaled, decoded, shape_B2), indices)]
+    return [torch.from_dlpack(decoded[i]) for i in indices]
+
+
+def _rescaled(decoded: Any, shape_B2: np.ndarray, i: int) -> np.ndarray:
+    """Image `i` of DALI's output in its shape, uint8 [H, W, C]."""
     image_HWC = np.asarray(decoded.at(i))
-    scaled_HWC = np.empty((*shapes[i], 3), np.uint8)
+    scaled_HWC = np.empty((*shape_B2[i], 3), np.uint8)
     resample(scaled_HWC, image_HWC, np.zeros(2, np.float32), np.array(image_HWC.shape[:2], np.float32), False)
     return scaled_HWC
 
 
-@pipeline_def
-def _graph(feed: Iterator[Any], placement: Placement) -> Any:
-    """Whole images, rescaled where that is done on the GPU."""
-    outputs = 1 if placement == "cpu" else 2
-    file, *size = fn.external_source(feed, num_outputs=outputs, batch=True, no_copy=True)
-    decoded = fn.decoders.image(
-        file, device="mixed" if placement == "gpu" else "cpu", output_type=types.DALIImageType.RGB
-    )
-    if placement == "cpu":
-        return decoded
-    return fn.resize(
-        decoded.gpu(), size=size[0], interp_type=types.DALIInterpType.INTERP_LINEAR, antialias=True
-    )
+def _rows_of_one_shape(shape_B2: np.ndarray, pixels: int) -> Iterator[slice]:
+    """Consecutive rows of equal shape with at most `pixels` pixels together, or a single one."""
+    start = 0
+    for (height, width), rows in groupby(shape_B2.tolist()):
+        stop, most = start + len(list(rows)), max(1, pixels // (height * width))
+        for first in range(start, stop, most):
+            yield slice(first, min(first + most, stop))
+        start = stop

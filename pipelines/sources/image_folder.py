@@ -48,7 +48,7 @@ def split_folders_source(path: Path, folders: list[Path], classes: Sequence[str]
 def class_folders_source(path: Path, folders: list[Path], classes: Sequence[str], val_share: float) -> Source:
     """CLASS/image; `val_share` of the images, picked by the hash of their names, are held out.
 
-    ValueError where that leaves a class without training images.
+    UserError if that leaves a class without training images.
     """
     if not 0 < val_share < 1:
         raise UserError(f"--val-share {val_share} must lie between 0 and 1")

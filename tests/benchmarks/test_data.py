@@ -8,6 +8,7 @@ import tarfile
 import pytest
 import torch
 
+from benchmarks import data, gpu_data, protocols, stall
 from benchmarks.data import Data, compare, prepare, summary
 from benchmarks.loaders import LOADERS
 from tests.conftest import ROOT
@@ -85,3 +86,12 @@ def test_the_other_scripts_run_whole(few, tmp_path, module):
     elif not torch.cuda.is_available():
         assert found["placements"]["cpu"]["against_cpu"]["most"] == 0
         assert found["placements"]["cpu"]["speed"]["images_per_s"] > 1
+
+
+@pytest.mark.parametrize("command", [data, gpu_data, protocols, stall])
+def test_absent_photographs_are_the_users_mistake(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--photographs", "/nowhere.tar"])
+    with pytest.raises(SystemExit) as stopped:
+        command.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: no photographs at /nowhere.tar: pass --photographs\n"

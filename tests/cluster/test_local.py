@@ -40,6 +40,7 @@ def test_a_failure_is_one_line_and_a_bug_keeps_its_traceback(monkeypatch, tmp_pa
     with pytest.raises(SystemExit if code else ValueError) as raised:
         run(monkeypatch, "start", "--state", tmp_path / "cluster.json")
     if code:
+        assert isinstance(raised.value, SystemExit)
         assert raised.value.code == code
         assert capsys.readouterr().err == "error: no answer\n"
     else:

@@ -24,7 +24,8 @@ def kill(_: object) -> None:
 
 def test_no_more_tasks_are_submitted_than_there_are_slots():
     """And when one is done, the slot that ran it takes the next."""
-    running, most, by_slot = [], 0, {0: [], 1: []}
+    running, most = [], 0
+    by_slot: dict[int, list[int]] = {0: [], 1: []}
 
     def slot(name):
         def submit(task):
@@ -52,7 +53,7 @@ def test_no_more_tasks_are_submitted_than_there_are_slots():
 
 @pytest.mark.parametrize("ended", ["closed", "error"])
 def test_running_tasks_are_cancelled_when_the_loop_ends_early(ended):
-    cancelled = []
+    cancelled: list[int] = []
 
     def result(handle):
         if ended == "error" and handle == 1:
@@ -64,7 +65,7 @@ def test_running_tasks_are_cancelled_when_the_loop_ends_early(ended):
     )
     assert next(loop) == (0, 0)
     if ended == "closed":
-        loop.close()
+        loop.close()  # type: ignore[attr-defined]  # a generator
         assert cancelled == [1, 2, 3]
     else:
         with pytest.raises(ValueError, match="a bug"):

@@ -47,6 +47,7 @@ def test_a_reused_pid_is_another_process(sleeper):
 
 def test_what_ignores_sigterm_is_killed_with_its_children():
     with subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         identity = ProcessIdentity(parent.pid, start_time(parent.pid))
         identity.terminate(grace_seconds=0.5)

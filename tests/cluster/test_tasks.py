@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import ray
@@ -74,6 +75,18 @@ def make_failing(_, __):
 
 def make_killing(_, __):
     return kill_once
+
+
+def make_numbered(worker, payload):
+    number = uuid4()
+    return lambda task: (payload, worker.rank, number)
+
+
+def test_a_worker_is_set_up_once(address):
+    found = list(run_on_workers(make_numbered, "payload", range(6), Layout(workers=2)))
+    assert sorted(task for task, _ in found) == list(range(6))
+    assert {payload for _, (payload, _, _) in found} == {"payload"}
+    assert len({number for _, (_, _, number) in found}) == len({rank for _, (_, rank, _) in found})
 
 
 def test_an_error_of_a_worker_keeps_its_type(address):

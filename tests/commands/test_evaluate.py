@@ -289,14 +289,24 @@ def test_what_was_scored_is_not_scored_again(ray_cluster, evaluated, data, run, 
         ({"scales": ("48",)}, "--scales 48 is smaller than the crop of 64"),
         ({"scales": ("many",)}, "--scales many is not single, several, or numbers"),
         ({"scales": ("72,",)}, "--scales 72, is not single, several, or numbers"),
-        ({"split": "test"}, "has no split 'test', only"),
-        ({"data": "/nowhere"}, "no folder /nowhere"),
         ({"nets": ("/nowhere",)}, "/nowhere is neither a checkpoint nor a run's folder"),
         ({"nets": ("/nowhere.pth",)}, "no weights file /nowhere.pth"),
     ],
 )
 def test_mistakes_are_reported_before_anything_is_started(data, run, change, reason):
     with pytest.raises(UserError, match=re.escape(reason)):
+        evaluation.evaluate(EvaluateOptions(**{"nets": (run,), "data": str(data), **change}))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"split": "test"}, "has no split 'test', only"),
+        ({"data": "/nowhere"}, "no folder /nowhere"),
+    ],
+)
+def test_data_that_is_not_there_is_reported(data, run, change, reason):
+    with pytest.raises(ValueError, match=re.escape(reason)):
         evaluation.evaluate(EvaluateOptions(**{"nets": (run,), "data": str(data), **change}))
 
 

@@ -1,5 +1,7 @@
 """Errors, intervals and calibration against scikit-learn, resampling by hand and a plain loop."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
@@ -29,7 +31,7 @@ def test_errors_are_scikit_learns(scored):
     assert found.seen == 700
     assert found.top1_error == pytest.approx(100 * found.top1_wrong / 700)
     recall = recall_score(labels_N, posteriors_NK.argmax(1), average=None)
-    np.testing.assert_allclose(np.array(found.class_accuracy_K, float), recall)
+    np.testing.assert_allclose(cast(tuple[float, ...], found.class_accuracy_K), recall)
 
 
 def test_of_equals_the_first_class_is_taken():

@@ -34,11 +34,6 @@ def written(figure):
     return [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
 
 
-def points(line) -> np.ndarray:
-    """[[x, y], …] of a line."""
-    return np.asarray(line.get_xydata(), float)
-
-
 def validation(step, error, lr):
     return {"step": step, "loss": 5 * error, "top1": 1 - error, "top5": 1 - error / 2, "lr": lr}
 
@@ -48,27 +43,27 @@ def test_curves_show_what_was_measured():
     drops = [validation(2, 0.8, 0.01), validation(3, 0.6, 0.01), validation(4, 0.5, 0.001)]
     left, right = training_curves(losses, drops).axes
     drawn = {line.get_label(): line for line in (*left.lines, *right.lines)}
-    np.testing.assert_allclose(points(drawn["top-1"]), [(2, 80), (3, 60), (4, 50)])
-    np.testing.assert_allclose(points(drawn["top-5"]), [(2, 40), (3, 30), (4, 25)])
-    np.testing.assert_allclose(points(drawn["validation"]), [(2, 4), (3, 3), (4, 2.5)])
-    np.testing.assert_allclose(points(left.lines[0]), [(1, 3), (2, 2), (3, 1), (4, 0.5)])
+    np.testing.assert_allclose(np.asarray(drawn["top-1"].get_xydata()), [(2, 80), (3, 60), (4, 50)])
+    np.testing.assert_allclose(np.asarray(drawn["top-5"].get_xydata()), [(2, 40), (3, 30), (4, 25)])
+    np.testing.assert_allclose(np.asarray(drawn["validation"].get_xydata()), [(2, 4), (3, 3), (4, 2.5)])
+    np.testing.assert_allclose(np.asarray(left.lines[0].get_xydata()), [(1, 3), (2, 2), (3, 1), (4, 0.5)])
     ((text, _),) = [pair for pair in written(right.figure) if pair[0].startswith("lr")]
     assert text == "lr 1e-03"
-    assert [points(line)[0, 0] for line in right.lines if line.get_linestyle() == ":"] == [3]
+    assert [np.asarray(line.get_xdata())[0] for line in right.lines if line.get_linestyle() == ":"] == [3]
 
 
 def test_smoothing_is_the_mean_of_the_last_steps():
     losses = np.random.default_rng(0).normal(3, 1, 200)
     smooth = training_curves(losses.tolist(), []).axes[0].lines[1]
     expected = [(step, losses[step - 5 : step].mean()) for step in range(5, 201)]
-    np.testing.assert_allclose(points(smooth), expected)
+    np.testing.assert_allclose(np.asarray(smooth.get_xydata()), expected)
 
 
 def test_a_step_without_a_loss_leaves_a_gap_of_its_own_only():
     losses = [2.0] * 400
     losses[100] = float("nan")
     smooth = training_curves(losses, []).axes[0].lines[1]
-    np.testing.assert_allclose(points(smooth)[:, 1], 2.0)
+    np.testing.assert_allclose(np.asarray(smooth.get_ydata()), 2.0)
 
 
 def test_a_spike_does_not_flatten_the_curve():

@@ -3,11 +3,13 @@
 import io
 import threading
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from cli.errors import UserError
 from cluster.partition import rank_slice
 from pipelines.loading.batch import to_input
 from pipelines.loading.draw import Augment, centre, colour_axes, draw
@@ -20,7 +22,8 @@ from pipelines.shards.reader import Shards
 from tests import reference
 from tests.photos import picture
 
-CPU = {"device": torch.device("cpu"), "threads": 1}
+CPU = torch.device("cpu")
+eval_loader = partial(EvalLoader, device=CPU, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +62,8 @@ def photos(tmp_path_factory):
 
 def loader(photos, augment, **changes):
     manifest, shards, _ = photos
-    settings = {"seed": 1, "batch": 24, "rows": range(24), "first_step": 0, "steps": 2, **CPU}
-    return TrainLoader(shards, manifest, augment, **{**settings, **changes})
+    usual = partial(TrainLoader, seed=1, batch=24, rows=range(24), first_step=0, steps=2, device=CPU, threads=1)
+    return usual(shards, manifest, augment, **changes)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,7 @@ def test_evaluation_sees_every_image_once(photos, world):
     seen = []
     for rank in range(world):
         mine = rank_slice(rank, world, len(shards))
-        with EvalLoader(shards, manifest, mine, side=64, scale=72, batch=7, **CPU) as batches:
+        with eval_loader(shards, manifest, mine, side=64, scale=72, batch=7) as batches:
             for batch in batches:
                 assert len(batch.labels_B) == len(batch.images_BHWC) <= 7
                 seen += list(batch.images_B)
@@ -148,7 +151,7 @@ def test_evaluation_sees_every_image_once(photos, world):
 
 def test_evaluation_crops_the_centre(photos):
     manifest, _, shards = photos
-    with EvalLoader(shards, manifest, range(4), side=224, scale=256, batch=4, **CPU) as batches:
+    with eval_loader(shards, manifest, range(4), side=224, scale=256, batch=4) as batches:
         batch = next(batches)
     draws = centre(shards.heights_N[:4], shards.widths_N[:4], 224, 256)
     wanted = reference.crops(shards, range(4), draws, 224).astype(int)
@@ -156,22 +159,12 @@ def test_evaluation_crops_the_centre(photos):
     np.testing.assert_allclose(batch.offset_BC, -np.tile(manifest.mean_rgb, (4, 1)), rtol=1e-6)
 
 
-def test_a_file_that_cannot_be_decoded_is_named(photos):
+def test_a_file_that_cannot_be_decoded_is_named(photos, monkeypatch):
     """Packing keeps such files out; a reader that meets one must still say which."""
     manifest, shards, _ = photos
-
-    class Broken:
-        labels_N, heights_N, widths_N = shards.labels_N, shards.heights_N, shards.widths_N
-        key = shards.key
-
-        def __len__(self):
-            return len(shards)
-
-        def encoded(self, i):
-            return np.frombuffer(b"no image at all", np.uint8)
-
-    with EvalLoader(Broken(), manifest, range(2), side=64, scale=64, batch=2, **CPU) as batches:
-        with pytest.raises(ValueError, match="cannot be decoded") as error:
+    monkeypatch.setattr(shards, "encoded", lambda _: np.frombuffer(b"no image at all", np.uint8))
+    with eval_loader(shards, manifest, range(2), side=64, scale=64, batch=2) as batches:
+        with pytest.raises(UserError, match="cannot be decoded") as error:
             next(batches)
         assert shards.key(0) in str(error.value)
 

@@ -24,7 +24,9 @@ def with_stray_bytes(data):
 
 
 def test_a_sound_file_is_kept():
-    assert decode(jpeg()).data == jpeg()
+    found = decode(jpeg())
+    assert isinstance(found, Decoded)
+    assert found.data == jpeg()
 
 
 def test_a_file_that_crashes_dali_is_rewritten():
@@ -33,11 +35,12 @@ def test_a_file_that_crashes_dali_is_rewritten():
     assert isinstance(found, Decoded)
     files = [np.frombuffer(file, np.uint8) for file in [jpeg(), found.data] * 8]
 
-    @pipeline_def(batch_size=len(files), num_threads=2, device_id=None)
+    @pipeline_def(batch_size=len(files), num_threads=2, device_id=None)  # type: ignore[call-overload]  # the stub lacks None
     def regions():
         return fn.decoders.image_slice(
-            fn.external_source(lambda: files), np.float32([8, 8]), np.float32([32, 32]), output_type=types.RGB,
-            normalized_anchor=False, normalized_shape=False, axis_names="HW",
+            fn.external_source(lambda: files), np.array([8, 8], np.float32), np.array([32, 32], np.float32),
+            output_type=types.DALIImageType.RGB, normalized_anchor=False, normalized_shape=False,
+            axis_names="HW",
         )  # fmt: skip
 
     pipe = regions()
@@ -55,6 +58,7 @@ def test_the_reason_is_the_same_each_time():
 @pytest.mark.parametrize("size", [(1, 1), (255, 257), (400, 500)])
 def test_sums_over_blocks_are_those_of_the_image(size):
     found = decode(jpeg(*size))
+    assert isinstance(found, Decoded)
     pixels_NC = np.asarray(Image.open(io.BytesIO(jpeg(*size))), np.int64).reshape(-1, 3)
     assert (found.sum_C == pixels_NC.sum(0)).all()
     assert (found.products_CC == pixels_NC.T @ pixels_NC).all()

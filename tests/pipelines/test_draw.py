@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli.errors import UserError
 from pipelines.loading.draw import Augment, centre, colour_axes, draw, region, rescaled
 from pipelines.loading.philox import philox
 
@@ -60,9 +61,10 @@ def test_a_region_holds_all_that_the_filter_reaches(height, width, side, extra, 
     """No pixel that the whole image would have given a weight is missing, and little else is decoded."""
     augment = Augment(side, side + min(extra), side + max(extra))
     sizes = np.array([[height, width]])
+    heights, widths = sizes[:, 0], sizes[:, 1]
     one = np.array([0])
-    draws = draw(seed, one, one, sizes[:, 0], sizes[:, 1], augment, np.zeros((3, 3)))
-    anchor, shape, start, end = (each[0].astype(np.float64) for each in region(draws, *sizes.T, side))
+    draws = draw(seed, one, one, heights, widths, augment, np.zeros((3, 3)))
+    anchor, shape, start, end = (each[0].astype(np.float64) for each in region(draws, heights, widths, side))
     scaled = np.array([draws.scaled_height_B[0], draws.scaled_width_B[0]])
     corner = np.array([draws.top_B[0], draws.left_B[0]])
     assert (anchor == np.floor(anchor)).all()
@@ -143,10 +145,10 @@ def test_the_evaluation_crop_is_the_centre():
     d = centre(np.array([375, 600]), np.array([500, 400]), 224, 256)
     assert list(zip(d.top_B, d.left_B, strict=True)) == [(16, 58), (80, 16)]
     assert not d.mirror_B.any()
-    with pytest.raises(ValueError, match=r"--input\.test-scale 200"):
+    with pytest.raises(UserError, match=r"--input\.test-scale 200"):
         centre(np.array([375]), np.array([500]), 224, 200)
 
 
 def test_a_crop_larger_than_the_image_is_refused():
-    with pytest.raises(ValueError, match=r"--input\.min-scale 200"):
+    with pytest.raises(UserError, match=r"--input\.min-scale 200"):
         Augment(side=224, min_scale=200, max_scale=300)

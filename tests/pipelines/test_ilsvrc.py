@@ -9,7 +9,7 @@ from PIL import Image
 
 from cli.errors import UserError
 from pipelines.pack import main
-from pipelines.packing.decode import decode
+from pipelines.packing.decode import Decoded, decode
 from pipelines.sources.recognise import open_source
 from tests.pipelines.test_sources import ILSVRC, ILSVRC_ROWS, ilsvrc, lay, rows, tar
 
@@ -83,6 +83,7 @@ def test_the_jpeg_of_a_phone_is_kept():
     data = picture("MPO")
     assert Image.open(io.BytesIO(data)).format == "MPO"
     found = decode(data)
+    assert isinstance(found, Decoded)
     assert (found.data, found.height, found.width) == (data, 30, 40)
 
 
@@ -91,4 +92,6 @@ def test_no_jpeg_is_written_anew_for_an_orientation_that_turns_nothing(orientati
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = picture("JPEG", exif=exif)
-    assert decode(data).data == data
+    found = decode(data)
+    assert isinstance(found, Decoded)
+    assert found.data == data

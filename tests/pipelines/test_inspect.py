@@ -38,9 +38,9 @@ def packed(tmp_path):
 
 
 def shown(options):
-    console = Console(file=io.StringIO(), width=200)
-    file = inspect(options, console)
-    return file, console.file.getvalue()
+    text = io.StringIO()
+    file = inspect(options, Console(file=text, width=200))
+    return file, text.getvalue()
 
 
 def cells(text, start):

@@ -175,19 +175,19 @@ def test_odd_files_keep_their_displayed_size(odd):
 def test_dali_reads_regions_of_odd_files_as_pil_shows_them(odd):
     """Rotated files too: the region is one of the upright image."""
 
-    @pipeline_def(batch_size=len(odd), num_threads=2, device_id=None)
+    @pipeline_def(batch_size=len(odd), num_threads=2, device_id=None)  # type: ignore[call-overload]  # the stub lacks None
     def regions():
         file, anchor, shape = fn.external_source(
             lambda: (
                 [odd.encoded(i) for i in range(len(odd))],
-                [np.float32([3, 5])] * len(odd),
-                [np.float32([15, 14])] * len(odd),
+                [np.array([3, 5], np.float32)] * len(odd),
+                [np.array([15, 14], np.float32)] * len(odd),
             ),
             num_outputs=3,
         )
         return fn.decoders.image_slice(
-            file, anchor, shape, output_type=types.RGB, normalized_anchor=False, normalized_shape=False,
-            axis_names="HW",
+            file, anchor, shape, output_type=types.DALIImageType.RGB, normalized_anchor=False,
+            normalized_shape=False, axis_names="HW",
         )  # fmt: skip
 
     pipe = regions()
@@ -304,7 +304,8 @@ def noisy(root, images=30):
 def test_an_interrupted_packing_goes_on_with_what_is_left(tmp_path, monkeypatch, capsys, workers):
     source, out = noisy(tmp_path / "source", images=80), tmp_path / "out"
     options = PackOptions(str(source), out, shard_mb=1, workers=workers)
-    real, done = pipelines.pack.run_in_processes, []
+    real = pipelines.pack.run_in_processes
+    done: list[str] = []
 
     def cut(function, tasks, **how):
         for number, result in enumerate(real(function, tasks, **how)):
@@ -557,7 +558,9 @@ def test_real_images(tmp_path, shared_data):
     with tarfile.open(shared_data / "imagenet-sample-250.tar") as archive:
         members = [member for member in archive if member.name.endswith(".JPEG")]
         for i, member in enumerate(sorted(members, key=lambda m: m.name)[:40]):
-            data = archive.extractfile(member).read()
+            file = archive.extractfile(member)
+            assert file is not None
+            data = file.read()
             split = "val" if i % 10 == 9 else "train"
             files[f"{split}/{'ab'[i % 2] if split == 'train' else 'a'}/{i}.JPEG"] = data
             if split == "train":

@@ -11,7 +11,7 @@ from pipelines.loading.resample import resample
 
 def resampled(region_HWC, start, end, shape, mirror=False):
     crop_hwC = np.full((*shape, 3), 77, np.uint8)
-    resample(crop_hwC, region_HWC, np.float32(start), np.float32(end), mirror)
+    resample(crop_hwC, region_HWC, np.array(start, np.float32), np.array(end, np.float32), mirror)
     return crop_hwC
 
 

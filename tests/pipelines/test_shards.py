@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ from pipelines.shards.verification import verify
 from pipelines.storage.folder import Folder
 from tests.conftest import ROOT
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {
         "key": f"train/{place % 3}/ü {place}.jpg",
         "image": np.random.default_rng(place).bytes(1 + 97 * place),
@@ -261,7 +262,8 @@ def test_a_batch_may_straddle_two_epochs():
 @pytest.mark.parametrize("images", [64, 1000, 1437])
 def test_an_epoch_over_1_to_64_ranks(world, images):
     """As the ranks take it, batch by batch: every image once, and even to one image."""
-    batch, seen = 256, [[] for _ in range(world)]
+    batch = 256
+    seen: list[list[int]] = [[] for _ in range(world)]
     for first in range(0, images, batch):
         rows = min(batch, images - first)
         for rank in range(world):

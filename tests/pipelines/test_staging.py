@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,6 +227,7 @@ def test_a_data_set_is_in_use_until_its_process_is_killed(object_store, tmp_path
         [sys.executable, "-c", STAGE_AND_STAY, first, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     try:
+        assert child.stdout is not None
         folder = Path(child.stdout.readline().strip())
         with pytest.raises(UserError, match="lacks"):
             stage(StagingOptions(second, tmp_path, budget_gb=0.003))
@@ -245,12 +247,14 @@ def test_a_data_set_that_a_thread_staged_stays_in_use(object_store, tmp_path):
     thread = threading.Thread(target=stage, args=[StagingOptions(first, tmp_path)])
     thread.start()
     thread.join(timeout=60)
+    folder = stage(StagingOptions(first, tmp_path))
+    assert len(list((folder / USERS).iterdir())) == 1
     done = subprocess.run(
         command(second, "--folder", tmp_path, "--budget-gb", 0.003), cwd=ROOT, capture_output=True, timeout=60
     )
     assert done.returncode == 2
     assert b"lacks" in done.stderr
-    assert sound(tmp_path / manifest.digest[:16], manifest)
+    assert sound(folder, manifest)
 
 
 def test_one_that_is_being_fetched_is_not_removed(object_store, tmp_path):
@@ -354,13 +358,13 @@ def test_a_training_stages_by_itself(object_store, tmp_path, digits):
         Folder(uri).write(file.name, file.read_bytes())
     recipe = RECIPES["digits"][1]
     short = replace(recipe, train=replace(recipe.train, steps=3))
-    results = []
+    results: list[dict[str, Any]] = []
     with Workers() as workers:
         for name, data in (("remote", uri), ("local", str(digits))):
             layout = Layout(workers=2, stage_dir=str(tmp_path / "cache"))
-            out = tmp_path / name
-            what = replace(job(digits, out, short, layout=layout), data=data)
-            results.append(workers.run(2, what).result)
+            result = workers.run(2, job(data, tmp_path / name, short, layout=layout)).result
+            assert result is not None
+            results.append(result)
     assert results[0]["losses"] == results[1]["losses"]
     assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
     assert results[0]["data"]["folder"] == uri

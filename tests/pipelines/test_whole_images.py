@@ -1,6 +1,7 @@
 """Whole images, rescaled: every one once, in batches of one shape, with PIL's pixels."""
 
 import io
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from pipelines.shards.reader import Shards
 from tests.photos import picture
 
 SHAPES = [(375, 500), (500, 333), (240, 900), (64, 64), (1200, 800), (31, 45), (257, 256), (375, 500)] * 5
-CPU = {"device": torch.device("cpu"), "threads": 2}
+on_cpu = partial(whole_images, device=torch.device("cpu"), threads=2)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def shards(tmp_path_factory):
 
 def test_every_image_once_with_the_pixels_of_pil(shards):
     seen = []
-    for batch in whole_images(shards, range(len(shards)), scale=72, pixels=10**6, **CPU):
+    for batch in on_cpu(shards, range(len(shards)), scale=72, pixels=10**6):
         for image, pixels in zip(batch.images_B, batch.images_BHWC.numpy(), strict=True):
             (height,), (width,) = rescaled(shards.heights_N[[image]], shards.widths_N[[image]], np.array([72]))
             file = Image.open(io.BytesIO(shards.encoded(int(image)).tobytes())).convert("RGB")
@@ -57,7 +58,7 @@ def test_every_image_once_with_the_pixels_of_pil(shards):
 @pytest.mark.parametrize("pixels", [1, 3 * 72 * 96, 10**6])
 def test_a_batch_has_one_shape_and_no_more_pixels_than_asked(shards, pixels):
     sizes = []
-    for batch in whole_images(shards, range(len(shards)), scale=72, pixels=pixels, **CPU):
+    for batch in on_cpu(shards, range(len(shards)), scale=72, pixels=pixels):
         count, height, width, _ = batch.images_BHWC.shape
         assert count == 1 or count * height * width <= pixels
         sizes.append(count)
@@ -66,9 +67,5 @@ def test_a_batch_has_one_shape_and_no_more_pixels_than_asked(shards, pixels):
 
 
 def test_a_part_of_the_split(shards):
-    seen = [
-        int(i)
-        for batch in whole_images(shards, range(5, 17), scale=64, pixels=1, **CPU)
-        for i in batch.images_B
-    ]
+    seen = [int(i) for batch in on_cpu(shards, range(5, 17), scale=64, pixels=1) for i in batch.images_B]
     assert sorted(seen) == list(range(5, 17))

@@ -63,8 +63,8 @@ def tracked(mlflow_server, tmp_path_factory):
             )
     found["D", "tiny"] = posteriors("D", "dense", (64,), classes=200, data="Tiny ImageNet", seed=9)
     for (configuration, name), each in found.items():
-        child = Folder(str(folder)).child(f"{configuration}-{name}")
-        result = publish(child, each, mlflow_server.url, "report", kind="eval").result
+        target = Folder(str(folder)).child(f"{configuration}-{name}")
+        result = publish(target, each, mlflow_server.url, "report", kind="eval").result
         assert result["tracked_at"].startswith(mlflow_server.url)
     fused = mean([found["D", "both"], found["E", "both"]])
     publish(Folder(str(folder)).child("fused"), fused, mlflow_server.url, "report", kind="ensemble")
@@ -73,9 +73,10 @@ def tracked(mlflow_server, tmp_path_factory):
 
 def runs(server, experiment="report"):
     client = MlflowClient(server.url)
-    stored = client.get_experiment_by_name(experiment)
-    assert stored is not None
-    return client, stored.experiment_id, client.search_runs([stored.experiment_id], max_results=100)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    where = found.experiment_id
+    return client, where, client.search_runs([where], max_results=100)
 
 
 def one(found, **tags):

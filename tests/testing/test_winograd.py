@@ -22,9 +22,10 @@ from vgg.testing.winograd import WinogradConv, WinogradVGG
 def test_nearly_as_exact_as_torchs(channels, size):
     """Beside float64 the error is a few times torch's own; tiles reach over every edge."""
     torch.manual_seed(0)
-    convolution = nn.Conv2d(channels[0], channels[1], 3, padding=1)
-    maps_BCHW = torch.randn(3, channels[0], *size).relu()
+    inputs, outputs = channels
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
     assert convolution.bias is not None
+    maps_BCHW = torch.randn(3, channels[0], *size).relu()
     exact = F.conv2d(maps_BCHW.double(), convolution.weight.double(), convolution.bias.double(), padding=1)
     with torch.inference_mode():
         found, theirs = WinogradConv(convolution)(maps_BCHW), convolution(maps_BCHW)

@@ -37,6 +37,7 @@ def test_another_process_delivers_until_it_is_killed(spool):
     command = [sys.executable, "-c", program, str(spool.folder)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
         try:
+            assert holder.stdout is not None
             assert holder.stdout.readline() == "True\n"
             assert not spool.lock_for_delivery()
         finally:

@@ -28,13 +28,14 @@ def run(tmp_path):
     return Folder(str(tmp_path / "run"))
 
 
-def steps(run):
-    return [name for name in run.names("checkpoints") if name.startswith("step-")]
-
-
 def newest_step(run):
     newest, _ = checkpoint.read_newest(run)
-    return newest.step if newest is not None else None
+    assert newest is not None
+    return newest.step
+
+
+def steps(run):
+    return [name for name in run.names("checkpoints") if name.startswith("step-")]
 
 
 def test_what_is_written_is_read(run):

@@ -38,7 +38,7 @@ def test_torchvisions_weights_score_as_torchvisions_net_does(vgg11):
     standardised = (pixels_BHWC / 255 - TORCHVISION_MEAN) / TORCHVISION_STD
     with torch.no_grad():
         expected = theirs(torch.tensor(standardised, dtype=torch.float32).permute(0, 3, 1, 2))
-        centred = pixels_BHWC.astype(np.float32) - np.array(ours.mean_rgb, np.float32)
+        centred = pixels_BHWC.astype(np.float32) - np.asarray(ours.mean_rgb, np.float32)
         found = ours.module()(torch.from_numpy(centred).permute(0, 3, 1, 2)).flatten(1)
     assert expected.std() > 0.05
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-4 * float(expected.abs().max()))
@@ -92,8 +92,9 @@ def test_predictions_are_printed_and_drawn(vgg11, tmp_path, capsys, monkeypatch)
     assert [int(line.split("class ")[1].split()[0]) for line in lines] == best
     assert f"{share_K[best[0]]:.1%}" in lines[0]
     with Image.open(drawn) as image:
-        colours = np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)
-        assert len(colours) > 1000, "the photo is not in the picture"
+        colours = image.convert("RGB").getcolors(2**24)
+    assert colours is not None
+    assert len(colours) > 1000, "the photo is not in the picture"
 
 
 def broken_png(file):

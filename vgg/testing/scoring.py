@@ -10,7 +10,7 @@ import torch
 
 from cluster.layout import Worker
 from pipelines.loading.batch import to_input
-from pipelines.loading.dali import Placement
+from pipelines.loading.dali_graphs import Placement
 from pipelines.loading.loaders import EvalLoader
 from pipelines.loading.whole_images import whole_images
 from pipelines.shards.manifest import read_manifest
