@@ -46,6 +46,8 @@ def main() -> None:
 
 def ensemble(options: EnsembleOptions) -> EvaluationResult:
     """Fuse and publish. UserError, with the reason, if the posteriors cannot be averaged."""
+    if not options.results:
+        raise UserError("name at least one result")
     candidates = [read_posteriors(path) for path in options.results]
     if options.best_pair:
         if len(candidates) < 2:

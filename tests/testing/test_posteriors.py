@@ -155,6 +155,11 @@ def test_the_best_pair_has_the_fewest_errors(folder, tmp_path):
     assert result["kind"] == "ensemble"
 
 
+def test_an_ensemble_of_nothing_is_refused(tmp_path):
+    with pytest.raises(UserError, match="at least one result"):
+        ensemble(EnsembleOptions((), str(tmp_path / "out")))
+
+
 def test_the_best_pair_of_one_is_refused(folder, tmp_path):
     posteriors.write(folder, "posteriors.arrow", made_up(1))
     with pytest.raises(UserError, match="at least two"):
