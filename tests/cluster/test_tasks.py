@@ -101,7 +101,7 @@ def test_an_error_of_a_worker_keeps_its_type(address):
 
 def test_a_killed_worker_is_set_up_again_and_one_that_always_dies_is_a_failure(address, tmp_path):
     found = dict(run_on_workers(make_killing, None, [tmp_path / "a", tmp_path / "b"], Layout(max_failures=2)))
-    assert list(found) == [tmp_path / "a", tmp_path / "b"]
+    assert set(found) == {tmp_path / "a", tmp_path / "b"}
     with pytest.raises(Failure, match=r"more than --layout\.max-failures times") as raised:
         list(run_on_workers(make_killing, None, [tmp_path / "c"], Layout(max_failures=0)))
     assert "\n" not in str(raised.value)

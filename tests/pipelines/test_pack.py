@@ -456,7 +456,8 @@ def test_interrupted_packing_goes_on(tmp_path, blow):
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out.partial").exists()
     if blow == signal.SIGINT:
-        assert child.returncode == 130
+        # Interrupted while compiling, CPython ends by the signal itself: a shell shows 130 for both.
+        assert child.returncode in (130, -signal.SIGINT)
         assert "interrupted" in told
         assert "Traceback" not in told
     for name in ("out", "fresh"):
