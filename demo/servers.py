@@ -64,7 +64,7 @@ def running_mlflow(folder: Path) -> MlflowServer:
     ]
     show_command(shlex.join(command))
     with (folder / "mlflow" / "server.log").open("ab") as log:
-        pid = subprocess.Popen(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -72,8 +72,9 @@ def running_mlflow(folder: Path) -> MlflowServer:
             start_new_session=True,
             # MLflow's job runner serves features that are not used here, and starts four more processes.
             env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        ).pid
-    server = MlflowServer(pid, start_time(pid), f"http://127.0.0.1:{port}")
+        )
+    # While `process` is referenced, it stays in the process table even if it has ended.
+    server = MlflowServer(process.pid, start_time(process.pid), f"http://127.0.0.1:{port}")
     state.write_text(json.dumps(asdict(server)))
     return server
 
