@@ -11,3 +11,9 @@ class UserError(ValueError):
 
 class Failure(RuntimeError):
     """A job that was started and could not be finished, with the reason. One line, exit code 1."""
+
+
+def require(valid: bool, flag: str, wanted: str) -> None:
+    """UserError that a flag must be what is wanted, unless it is valid."""
+    if not valid:
+        raise UserError(f"{flag} must be {wanted}")

@@ -21,6 +21,7 @@ from cluster.layout import Layout
 from cluster.parallel.choose import check_layout
 from pipelines.shards.manifest import read_manifest
 from pipelines.storage.folder import Folder
+from vgg.recipes.check import check_recipe
 from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Recipe
 from vgg.tracking.server import tracking_uri
@@ -69,7 +70,7 @@ def main() -> None:
 def execute(options: TrainOptions) -> Outcome | None:
     """Check the options, train on the cluster and return the outcome; None for a dry run."""
     recipe, layout = options.recipe, options.layout
-    recipe.check()
+    check_recipe(recipe)
     check_layout(layout, recipe.train.batch)
     if not 0 <= options.seed < 2**63:
         raise UserError(f"--seed {options.seed} must lie in [0, 2^63)")

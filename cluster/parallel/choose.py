@@ -1,9 +1,11 @@
 """Which reducer a layout asks for, and whether the layout can work at all."""
 
+from math import isfinite
+
 import torch
 from torch import nn
 
-from cli.errors import UserError
+from cli.errors import require
 from cluster.layout import Layout, Worker
 from cluster.parallel.ddp import DDPReducer
 from cluster.parallel.fixed_order import LEAVES, FixedOrderReducer
@@ -30,18 +32,17 @@ def uses_fixed_order(layout: Layout, worker: Worker, batch: int) -> bool:
 
 def check_layout(layout: Layout, batch: int) -> None:
     """UserError naming the first flag whose value cannot work for a global batch of so many rows."""
-    rules = [
-        (
-            layout.reduce != "fixed-order" or layout.workers <= LEAVES <= batch,
-            "--layout.reduce",
-            f"ddp for more than {LEAVES} workers or a batch of fewer than {LEAVES}",
-        ),
-        (1 <= layout.workers <= batch, "--layout.workers", f"from 1 to the batch of {batch}"),
-        (layout.micro_batch is None or layout.micro_batch >= 1, "--layout.micro-batch", "at least 1"),
-        (layout.cpus_per_worker >= 1, "--layout.cpus-per-worker", "at least 1"),
-        (layout.prefetch >= 1, "--layout.prefetch", "at least 1"),
-        (layout.max_failures >= 0, "--layout.max-failures", "not negative"),
-    ]
-    for good, flag, wanted in rules:
-        if not good:
-            raise UserError(f"{flag} must be {wanted}")
+    require(
+        layout.reduce != "fixed-order" or layout.workers <= LEAVES <= batch,
+        "--layout.reduce",
+        f"ddp for more than {LEAVES} workers or a batch of fewer than {LEAVES}",
+    )
+    require(1 <= layout.workers <= batch, "--layout.workers", f"from 1 to the batch of {batch}")
+    require(layout.micro_batch is None or layout.micro_batch >= 1, "--layout.micro-batch", "at least 1")
+    require(1 <= layout.cpus_per_worker <= 4096, "--layout.cpus-per-worker", "from 1 to 4096")
+    require(1 <= layout.prefetch <= 1024, "--layout.prefetch", "from 1 to 1024")
+    require(layout.max_failures >= 0, "--layout.max-failures", "not negative")
+    waits = layout.wait_seconds >= 0 and isfinite(layout.wait_seconds)
+    require(waits, "--layout.wait-seconds", "not negative, and finite")
+    stages = layout.stage_gb is None or (layout.stage_gb > 0 and isfinite(layout.stage_gb))
+    require(stages, "--layout.stage-gb", "positive and finite")

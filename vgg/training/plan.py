@@ -7,6 +7,7 @@ from typing import Any
 from cli.errors import UserError
 from pipelines.shards.manifest import Manifest
 from vgg.net.architecture import Architecture
+from vgg.recipes.check import check_steps
 from vgg.recipes.difference import difference, flatten
 from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Recipe
@@ -35,6 +36,7 @@ class TrainingPlan:
             if split not in manifest.splits or not manifest.splits[split].images:
                 raise UserError(f"{data} has no images in split {split!r}; a training needs both")
         steps = recipe.total_steps(manifest.splits["train"].images)
+        check_steps(steps)
         return cls(recipe_name, recipe, seed, data, manifest, architecture, steps)
 
     @property
