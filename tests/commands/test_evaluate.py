@@ -40,7 +40,7 @@ from vgg.recipes.registry import RECIPES
 from vgg.testing import posteriors
 from vgg.testing.protocols import Pass
 from vgg.testing.scoring import BLOCK, Scorer, ScoringJob, ScoringTask, blocks
-from vgg.weights import checkpoint
+from vgg.weights import checkpoint, retention
 from vgg.weights.open_net import open_net
 from vgg.weights.state import model_state
 
@@ -82,7 +82,7 @@ def save_net(run: Path, data: Path, seed: int, configuration: str = "D") -> str:
         "mean_rgb": manifest.mean_rgb,
     }
     state = checkpoint.Checkpoint(1, model_state(net), {}, torch.zeros(1), metadata)
-    checkpoint.write(Folder(str(run)), state, best=True)
+    retention.write(Folder(str(run)), state, best=True)
     (run / "run.json").write_text("{}")
     return str(run)
 

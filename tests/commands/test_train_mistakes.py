@@ -21,7 +21,7 @@ from vgg.tracking.observers import training_observers
 from vgg.training.loop import train as train_on_worker
 from vgg.training.plan import TrainingPlan
 from vgg.training.run_folder import claim_folder
-from vgg.weights import checkpoint
+from vgg.weights import checkpoint, retention
 from vgg.weights.state import model_state
 
 
@@ -146,7 +146,7 @@ def test_start_from_a_checkpoint_of_another_configuration(digits, tmp_path):
     net = VGG(Architecture("A", 10, 32, 0.25))
     initialise(net, "glorot", 0)
     state = checkpoint.Checkpoint(1, model_state(net), {}, torch.zeros(1), {})
-    checkpoint.write(Folder(str(tmp_path / "a")), state, best=True)
+    retention.write(Folder(str(tmp_path / "a")), state, best=True)
     recipe = RECIPES["digits"][1]
     model = replace(recipe.model, configuration="B", initialisation="checkpoint")
     recipe = replace(recipe, model=replace(model, start_from=str(tmp_path / "a")))

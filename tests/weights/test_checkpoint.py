@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from cli.errors import UserError
 from pipelines.storage.folder import Folder
-from vgg.weights import checkpoint
+from vgg.weights import checkpoint, retention
 from vgg.weights.state import model_state, optimizer_state, restore_optimizer, weights_sha256
 from vgg.weights.writer import CheckpointWriter
 
@@ -29,7 +31,7 @@ def run(tmp_path):
 
 
 def newest_step(run):
-    newest, _ = checkpoint.read_newest(run)
+    newest, _ = retention.read_newest(run)
     assert newest is not None
     return newest.step
 
@@ -39,8 +41,8 @@ def steps(run):
 
 
 def test_what_is_written_is_read(run):
-    checkpoint.write(run, state(10, 0.25), best=True)
-    got, skipped = checkpoint.read_newest(run)
+    retention.write(run, state(10, 0.25), best=True)
+    got, skipped = retention.read_newest(run)
     assert got is not None
     assert skipped == []
     assert got.step == 10
@@ -51,7 +53,7 @@ def test_what_is_written_is_read(run):
 
 
 def test_manifest_holds_the_digests_of_the_files(run, tmp_path):
-    checkpoint.write(run, state(1), best=True)
+    retention.write(run, state(1), best=True)
     folder = tmp_path / "run" / "checkpoints" / "step-00000001"
     manifest = json.loads((folder / "manifest.json").read_text())
     assert set(manifest) == {path.name for path in folder.iterdir()} - {"manifest.json"}
@@ -62,27 +64,27 @@ def test_manifest_holds_the_digests_of_the_files(run, tmp_path):
 
 def test_last_and_best_are_kept_and_no_more(run):
     for step, best in [(1, True), (2, False), (3, True), (4, False), (5, False)]:
-        checkpoint.write(run, state(step), best=best)
-    assert steps(run) == ["step-00000003", "step-00000005"]
+        retention.write(run, state(step), best=best)
+    assert steps(run) == ["step-00000003", "step-00000004", "step-00000005"]
     assert newest_step(run) == 5
-    assert checkpoint.open_checkpoint(run.uri).step == 3
-    assert checkpoint.open_checkpoint(f"{run.uri}/checkpoints/step-00000005").step == 5
+    assert retention.open_checkpoint(run.uri).step == 3
+    assert retention.open_checkpoint(f"{run.uri}/checkpoints/step-00000005").step == 5
 
 
 def test_a_checkpoint_cut_off_while_written_does_not_count(run, tmp_path):
-    checkpoint.write(run, state(1), best=True)
-    checkpoint.write(run, state(2), best=True)
-    checkpoint.write(run, state(3), best=False)
+    retention.write(run, state(1), best=True)
+    retention.write(run, state(2), best=True)
+    retention.write(run, state(3), best=False)
     (tmp_path / "run" / "checkpoints" / "step-00000003" / "manifest.json").unlink()
     assert newest_step(run) == 2
-    checkpoint.write(run, state(4), best=False)
+    retention.write(run, state(4), best=False)
     assert steps(run) == ["step-00000002", "step-00000004"]
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
 def test_a_damaged_checkpoint_is_skipped_with_its_reason_for_the_one_before(run, tmp_path, damage):
-    checkpoint.write(run, state(1), best=True)
-    checkpoint.write(run, state(2), best=False)
+    retention.write(run, state(1), best=True)
+    retention.write(run, state(2), best=False)
     file = tmp_path / "run" / "checkpoints" / "step-00000002" / "model.safetensors"
     data = bytearray(file.read_bytes())
     if damage == "remove":
@@ -90,20 +92,20 @@ def test_a_damaged_checkpoint_is_skipped_with_its_reason_for_the_one_before(run,
     else:
         data[-1] ^= 1
         file.write_bytes(data if damage == "flip" else data[:-1])
-    got, skipped = checkpoint.read_newest(run)
+    got, skipped = retention.read_newest(run)
     assert got is not None
     assert got.step == 1
     assert len(skipped) == 1
     assert "step-00000002" in skipped[0]
     assert "model.safetensors" in skipped[0]
     with pytest.raises(checkpoint.DamagedCheckpoint):
-        checkpoint.open_checkpoint(f"{run.uri}/checkpoints/step-00000002")
+        retention.open_checkpoint(f"{run.uri}/checkpoints/step-00000002")
 
 
 def test_nothing_there(run, tmp_path):
-    assert checkpoint.read_newest(run) == (None, [])
+    assert retention.read_newest(run) == (None, [])
     with pytest.raises(UserError, match="neither a checkpoint nor a run's folder"):
-        checkpoint.open_checkpoint(str(tmp_path))
+        retention.open_checkpoint(str(tmp_path))
 
 
 def test_unknown_file_system():
@@ -158,9 +160,9 @@ def test_training_goes_on_bit_for_bit(run, optimizer_class):
     first, optimizer = fresh()
     advance(first, optimizer, 2)
     kept = checkpoint.Checkpoint(2, model_state(first), optimizer_state(optimizer), torch.zeros(2), {})
-    checkpoint.write(run, kept, best=True)
+    retention.write(run, kept, best=True)
     second, optimizer = fresh()
-    taken, _ = checkpoint.read_newest(run)
+    taken, _ = retention.read_newest(run)
     assert taken is not None
     second.load_state_dict(taken.model)
     restore_optimizer(optimizer, taken.optimizer)
@@ -176,3 +178,86 @@ def test_weights_digest_is_over_values_in_order_of_names():
     channels_last = torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last)
     plain = torch.arange(24.0).reshape(1, 2, 3, 4)
     assert weights_sha256({"x": channels_last}) == weights_sha256({"x": plain})
+
+
+DAMAGE = {
+    "an empty manifest": ("manifest.json", b""),
+    "a manifest of no files": ("manifest.json", b"{}"),
+    "a manifest of another shape": ("manifest.json", b"[1, 2]"),
+    "garbage for a manifest": ("manifest.json", b"\x00\xff\x00"),
+    "weights cut short": ("model.safetensors", b"\x08"),
+    "an empty state": ("state.json", b""),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(run, tmp_path, what):
+    for step in (1, 2, 3):
+        checkpoint_, best = state(step), step == 3  # last and best are one folder
+        retention.write(run, checkpoint_, best=best)
+    file, data = DAMAGE[what]
+    (tmp_path / "run" / "checkpoints" / "step-00000003" / file).write_bytes(data)
+    got, skipped = retention.read_newest(run)
+    assert got is not None
+    assert got.step == 2
+    assert len(skipped) == 1
+    assert "step-00000003" in skipped[0]
+
+
+def test_a_deleted_checkpoint_is_said(run, tmp_path):
+    for step in (1, 2):
+        retention.write(run, state(step), best=True)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000002")
+    got, skipped = retention.read_newest(run)
+    assert got is not None
+    assert got.step == 1
+    assert "step-00000002 is missing" in skipped[0]
+
+
+def test_if_all_are_damaged_nothing_starts_anew(run, tmp_path):
+    for step in (1, 2):
+        retention.write(run, state(step), best=True)
+        (tmp_path / "run" / "checkpoints" / f"step-{step:08d}" / "state.json").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"no checkpoint of .* can be read"):
+        retention.read_newest(run)
+
+
+@pytest.mark.parametrize("index", [b"", b"garbage", b"{}", b"[]", b'{"last": 3, "best": null}'])
+def test_a_damaged_index_is_made_anew(run, tmp_path, index):
+    """The best is the one whose own validation was the best: the second."""
+    for step, top1 in ((1, 0.5), (2, 0.9), (3, 0.7)):
+        validations = [{"step": step, "top1": top1}]
+        metadata = {**state(step).metadata, "validations": validations}
+        retention.write(run, replace(state(step), metadata=metadata), best=step == 2)
+    (tmp_path / "run" / "checkpoints" / "index.json").write_bytes(index)
+    assert retention.read_index(run) == {"last": "step-00000003", "best": "step-00000002"}
+    assert retention.open_checkpoint(run.uri).step == 2
+    retention.write(run, state(4), best=False)
+    assert retention.open_checkpoint(run.uri).step == 2
+
+
+def test_stray_files_beside_checkpoints_do_not_count(run, tmp_path):
+    retention.write(run, state(1), best=True)
+    (tmp_path / "run" / "checkpoints" / "step-99").write_text("a note")
+    (tmp_path / "run" / "checkpoints" / "step-00000009").write_text("a file where a folder would be")
+    (tmp_path / "run" / "checkpoints" / "step-00000001" / "note").write_text("a note")
+    assert newest_step(run) == 1
+    retention.write(run, state(2), best=True)
+    assert newest_step(run) == 2
+
+
+def test_nothing_is_named_or_deleted_that_is_another_attempts(run):
+    """The files are written, but neither the index nor the others are touched."""
+
+    class Lost(Exception):
+        pass
+
+    def lost():
+        raise Lost
+
+    for step in (1, 2, 3):
+        retention.write(run, state(step), best=True)
+    before = steps(run), retention.read_index(run)
+    with pytest.raises(Lost):
+        retention.write(run, state(4), best=True, still_mine=lost)
+    assert (steps(run)[:-1], retention.read_index(run)) == before

@@ -13,7 +13,7 @@ from vgg.tracking.run_log import print_line
 from vgg.tracking.tracker import Tracker
 from vgg.tracking.training_pictures import TrainingPictures
 from vgg.training.events import Event, Finished, FirstBatch, RunContext, StepsDone, Validated
-from vgg.weights import checkpoint
+from vgg.weights import retention
 from vgg.weights.trained_net import model_metadata
 
 DELIVERY_SECONDS = 120.0
@@ -78,7 +78,7 @@ class TrainingRun:
         if result is not None:
             tracker.text("result.json", json.dumps({**result, "tracked_at": self.url}))
             if (best := result["best"]) is not None:
-                saved = checkpoint.open_checkpoint(job.out)
+                saved = retention.open_checkpoint(job.out)
                 metrics = {"val/top1_accuracy": best["top1"], "val/top5_accuracy": best["top5"]}
                 metadata = model_metadata(self._plan.architecture, saved.metadata)
                 tracker.model(saved.model, metadata, best["step"], metrics)

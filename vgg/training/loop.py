@@ -45,7 +45,7 @@ from vgg.training.starting_weights import starting_weights
 from vgg.training.state import StepTimer, TrainerState
 from vgg.training.step import train_step
 from vgg.training.validation import validate
-from vgg.weights import checkpoint
+from vgg.weights import retention
 from vgg.weights.writer import CheckpointWriter
 
 
@@ -76,10 +76,10 @@ class Training:
             autocast_dtype(self.recipe.train.precision, worker.device), worker.device
         )
         self.net = VGG(self.plan.architecture)
-        self.newest, self.skipped = checkpoint.read_newest(self.folder)
+        self.newest, self.skipped = retention.read_newest(self.folder)
         if self.newest is None:
             start = self.recipe.model.start_from
-            weights = checkpoint.open_checkpoint(start).model if start else None
+            weights = retention.open_checkpoint(start).model if start else None
             starting_weights(self.net, self.recipe.model, self.plan.seed, weights)
         else:
             self.net.load_state_dict(self.newest.model)

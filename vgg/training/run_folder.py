@@ -5,7 +5,7 @@ import uuid
 from cli.errors import UserError
 from pipelines.storage.folder import Folder
 from vgg.training.plan import TrainingPlan
-from vgg.weights import checkpoint
+from vgg.weights import checkpoint, retention
 
 FREE_TO_CHANGE = {"train.epochs", "train.steps", "train.checkpoint_steps", "train.log_steps"}
 """A training may be resumed with other values of these: they do not affect the steps already made."""
@@ -32,7 +32,7 @@ def claim_folder(out: Folder, plan: TrainingPlan) -> str:
     ]
     if changed:
         raise UserError(f"--out {out.uri} holds another training ({'; '.join(changed)}): choose another folder")
-    last = checkpoint.read_index(out).get("last")
+    last = retention.read_index(out).get("last")
     if last is not None and last > checkpoint.checkpoint_name(plan.total_steps):
         raise UserError(
             f"--out {out.uri} is at {last}, past the {plan.total_steps} steps asked for: choose another folder"

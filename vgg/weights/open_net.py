@@ -14,7 +14,7 @@ from vgg.net.architecture import CHANNELS, Architecture
 from vgg.net.module import VGG
 from vgg.net.torchvision import load_torchvision, torchvision_names
 from vgg.recipes.schema import Input
-from vgg.weights.checkpoint import open_checkpoint
+from vgg.weights.retention import open_checkpoint
 from vgg.weights.state import model_state, weights_sha256
 from vgg.weights.trained_net import TrainedNet
 

@@ -1,23 +1,28 @@
 """Writes checkpoints in the background, so that the training does not wait."""
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipelines.storage.folder import Folder
-from vgg.weights.checkpoint import Checkpoint, write
+from vgg.weights.checkpoint import Checkpoint
+from vgg.weights.retention import write
 
 
 class CheckpointWriter:
     """Writes checkpoints on its own thread, one at a time; the next call raises the error of a failed write."""
 
-    def __init__(self, run: Folder) -> None:
-        self._run = run
+    def __init__(self, run: Folder, still_mine: Callable[[], None] = lambda: None) -> None:
+        """`still_mine`: see `vgg.weights.retention.write`."""
+        self._run, self._still_mine = run, still_mine
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
     def submit(self, checkpoint: Checkpoint, *, best: bool) -> None:
         """Start writing, once the previous write is done: at most one copy of the state is in memory."""
         self.wait()
-        self._writing = self._thread.submit(write, self._run, checkpoint, best=best)
+        self._writing = self._thread.submit(
+            write, self._run, checkpoint, best=best, still_mine=self._still_mine
+        )
 
     def wait(self) -> None:
         """Wait until all submitted checkpoints are on storage."""

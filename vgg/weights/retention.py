@@ -1,0 +1,126 @@
+"""Which checkpoints of a run are kept: the two newest and the best. `checkpoints/index.json` names two of them.
+
+What is damaged is passed over with its reason: a single bad byte must not send a training back to its start.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from cli.errors import UserError
+from pipelines.storage.folder import Folder
+from vgg.weights.checkpoint import (
+    Checkpoint,
+    DamagedCheckpoint,
+    checkpoint_name,
+    read,
+    read_metadata,
+    write_files,
+)
+
+INDEX = "checkpoints/index.json"
+GENERATIONS = 2  # newest checkpoints that are kept beside the best
+_NAME = re.compile(r"step-\d{8}")
+
+
+def write(
+    run: Folder, checkpoint: Checkpoint, *, best: bool, still_mine: Callable[[], None] = lambda: None
+) -> None:
+    """Save a checkpoint in the run's folder, verify it, enter it in the index, delete those no longer kept.
+
+    `still_mine` raises if the folder is another attempt's by now; it is called before anything that another
+    attempt relies on is changed.
+    """
+    name = checkpoint_name(checkpoint.step)
+    write_files(run.child(f"checkpoints/{name}"), checkpoint)
+    still_mine()
+    index = {"last": name, "best": name if best else read_index(run).get("best", name)}
+    run.write_json(INDEX, index)
+    there = names(run)
+    complete = [other for other in there if run.exists(f"checkpoints/{other}/manifest.json")]
+    kept = {*[other for other in complete if other <= name][-GENERATIONS:], *index.values()}
+    for other in there:
+        if other not in kept:
+            still_mine()
+            run.delete(f"checkpoints/{other}")
+
+
+def names(run: Folder) -> list[str]:
+    """Names of the checkpoints' folders, the oldest first, damaged and unfinished ones included."""
+    there = [name for name in run.names("checkpoints") if _NAME.fullmatch(name)]
+    return [name for name in there if not run.exists(f"checkpoints/{name}")]  # a file of that name is a stray
+
+
+def read_index(run: Folder) -> dict[str, str]:
+    """Names of the `last` and the `best` checkpoint of a run; empty if it has none.
+
+    An index that is damaged is made anew from the checkpoints themselves.
+    """
+    if not run.exists(INDEX):
+        return {}
+    try:
+        found = json.loads(run.read(INDEX))
+        index = {key: found[key] for key in ("last", "best")}
+        if all(_NAME.fullmatch(name) for name in index.values()):
+            return index
+    except (ValueError, KeyError, TypeError):
+        pass  # read from the checkpoints below
+    return _rebuilt_index(run)
+
+
+def read_newest(run: Folder) -> tuple[Checkpoint | None, list[str]]:
+    """The newest undamaged checkpoint of a run, and for each newer one the reason why it is skipped.
+
+    UserError if there were checkpoints and none of them can be read: that is not a new training.
+    """
+    skipped: list[str] = []
+    named = set(read_index(run).values())
+    for name in sorted({*names(run), *named}, reverse=True):
+        folder = run.child(f"checkpoints/{name}")
+        if not folder.exists("manifest.json"):
+            if name in named:
+                skipped.append(f"{folder.uri} is missing or incomplete, and index.json names it")
+            continue  # otherwise it was interrupted while being written: nothing refers to it
+        try:
+            return read(folder), skipped
+        except DamagedCheckpoint as error:
+            skipped.append(str(error))
+    if skipped:
+        raise UserError(
+            f"no checkpoint of {run.uri} can be read ({'; '.join(skipped)}): restore one from a copy, "
+            "or choose another --out to train from the start"
+        )
+    return None, []
+
+
+def open_checkpoint(uri: str) -> Checkpoint:
+    """The checkpoint at `uri`, which is a checkpoint's folder or a run's, whose best checkpoint is used.
+
+    UserError if it is neither, DamagedCheckpoint if it is damaged.
+    """
+    folder = Folder(uri)
+    if folder.exists("manifest.json"):
+        return read(folder)
+    index = read_index(folder)
+    if not index:
+        raise UserError(f"{uri} is neither a checkpoint nor a run's folder with checkpoints")
+    return read(folder.child(f"checkpoints/{index['best']}"))
+
+
+def _rebuilt_index(run: Folder) -> dict[str, str]:
+    accuracy: dict[str, float] = {}
+    for name in names(run):
+        try:
+            accuracy[name] = _top1(read_metadata(run.child(f"checkpoints/{name}")))
+        except UserError:  # damaged or unfinished
+            continue
+    if not accuracy:
+        return {}
+    return {"last": max(accuracy), "best": max(accuracy, key=lambda name: accuracy[name])}
+
+
+def _top1(metadata: dict[str, Any]) -> float:
+    """Validation accuracy of a checkpoint itself; -1 if it was not validated."""
+    own = [v["top1"] for v in metadata.get("validations", []) if v["step"] == metadata["step"]]
+    return own[-1] if own else -1.0
