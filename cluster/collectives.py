@@ -1,7 +1,11 @@
 """Collective operations of the workers besides summing gradients: sums of counts, agreement on an error."""
 
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
+
+Value = TypeVar("Value")
 
 
 def sum_over_workers(values: torch.Tensor) -> torch.Tensor:
@@ -9,6 +13,15 @@ def sum_over_workers(values: torch.Tensor) -> torch.Tensor:
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
+
+
+def broadcast(value: Value, device: torch.device) -> Value:
+    """The value of rank 0 on every worker; tensors in it must be on the CPU. `device`: of this worker."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0, device=device)
+    return values[0]
 
 
 def first_problem(problem: str | None) -> str | None:

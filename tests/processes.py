@@ -1,6 +1,7 @@
 """The workers' loop in plain processes joined by gloo: what Ray would start, without its start-up time."""
 
 import socket
+import uuid
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -25,6 +26,7 @@ def job(data: Path | str, out: Path, recipe: Recipe | None = None, seed: int = 0
     base = Job(
         plan=TrainingPlan.resolve("digits", recipe or RECIPES["digits"][1], seed, str(data), manifest),
         out=str(out),
+        attempt=uuid.uuid4().hex,
         layout=Layout(),
         uid="0" * 32,
         tracking_uri=None,

@@ -8,6 +8,7 @@
 The same command again resumes from the last checkpoint. `vgg/training/loop.py` is what a worker does.
 """
 
+import uuid
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -100,6 +101,7 @@ def execute(options: TrainOptions) -> Outcome | None:
         out=out.uri if out.local is None else str(out.local),
         layout=layout,
         uid=uid,
+        attempt=uuid.uuid4().hex,
         tracking_uri=tracking_uri(options.track),
         experiment=options.experiment,
     )

@@ -32,3 +32,12 @@ class MixedPrecision:
     def autocast(self) -> torch.autocast:
         """The context in which to run the net forward."""
         return torch.autocast(self._device_type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def set_gpu_numerics(device: torch.device, *, deterministic: bool) -> None:
+    """Choose the arithmetic of a GPU's kernels for this process; nothing on a CPU."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = not deterministic
+        torch.use_deterministic_algorithms(deterministic)
+        # fp32 means IEEE arithmetic, not ten bits of it.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

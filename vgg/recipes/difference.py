@@ -18,6 +18,11 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
     return dict(_leaves(asdict(recipe)))
 
 
+def flatten_settings(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The same of a recipe as it is saved, `dataclasses.asdict`."""
+    return dict(_leaves(recipe))
+
+
 def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, dict):

@@ -17,6 +17,8 @@ class Job:
     layout: Layout
     uid: str
     """Of the run; the same for every attempt at it."""
+    attempt: str
+    """Of this command; workers that are restarted belong to the same."""
     tracking_uri: str | None
     experiment: str
 

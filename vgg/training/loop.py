@@ -12,19 +12,17 @@ Shapes: b rows of the global batch on this worker, F hidden units, L leaves of t
 """
 
 import math
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 
 import torch
 
-from cli.errors import UserError
-from cluster.collectives import first_problem, sum_over_workers
+from cli.errors import Failure, UserError
+from cluster.collectives import broadcast, first_problem, sum_over_workers
 from cluster.layout import Worker
 from cluster.parallel.choose import gradient_reducer
+from cluster.parallel.reducer import GradientReducer
 from pipelines.loading.batch import Batch, to_input
-from pipelines.storage.folder import Folder
-from vgg.net.module import VGG
-from vgg.net.precision import MixedPrecision, autocast_dtype
-from vgg.training.data import TrainingData
+from vgg.net.precision import set_gpu_numerics
 from vgg.training.dropout import dropout_masks
 from vgg.training.events import (
     Event,
@@ -37,56 +35,66 @@ from vgg.training.events import (
     Validated,
 )
 from vgg.training.job import Job, Outcome
+from vgg.training.opening import OpenedTraining
 from vgg.training.optimizer import make_optimizer
 from vgg.training.result import training_result
 from vgg.training.resume import restore, to_checkpoint
 from vgg.training.schedule import learning_rate, should_stop_early, update_plateau
-from vgg.training.starting_weights import starting_weights
+from vgg.training.start import Start, set_weights
 from vgg.training.state import StepTimer, TrainerState
 from vgg.training.step import train_step
 from vgg.training.validation import validate
-from vgg.weights import retention
+from vgg.weights.checkpoint import DamagedCheckpoint
 from vgg.weights.writer import CheckpointWriter
+
+WRITE_ERRORS = (OSError, Failure, DamagedCheckpoint)
+"""Of a checkpoint's storage: no restart of the workers would mend them."""
 
 
 def train(worker: Worker, job: Job, observers: ObserverFactory) -> Outcome:
     """Run a training to its end on this worker; rank 0 makes the observers and tells them."""
-    training, problem = None, None
+    opened, problem = None, None
     try:
-        training = Training(worker, job)
+        opened = OpenedTraining.on(worker, job)
     except UserError as error:
         problem = str(error)
-    # A worker that cannot start must not leave the others waiting for it.
-    if problem := first_problem(problem):
-        return Outcome(problem=problem, users_mistake=True)
-    assert training is not None
-    return training.run(observers)
+    with closing(opened) if opened is not None else nullcontext():
+        # A worker that cannot start must not leave the others waiting for it.
+        if problem := first_problem(problem):
+            return Outcome(problem=problem, users_mistake=True)
+        assert opened is not None
+        start = broadcast(opened.start, worker.device)
+        assert start is not None
+        return Training(opened, start).run(observers)
 
 
 class Training:
     """One worker's part of a training."""
 
-    def __init__(self, worker: Worker, job: Job) -> None:
-        """Open everything without communicating. UserError where something does not fit."""
-        self.worker, self.job, self.plan = worker, job, job.plan
-        self.recipe = self.plan.recipe
-        self.data = TrainingData.open(job, worker)
-        self.folder = Folder(job.out)
-        self.precision = MixedPrecision(
-            autocast_dtype(self.recipe.train.precision, worker.device), worker.device
+    def __init__(self, opened: OpenedTraining, start: Start) -> None:
+        """Put net, optimizer and state on the device, as `start` has them."""
+        self.worker, self.job, self.plan = opened.worker, opened.job, opened.job.plan
+        self.recipe, self.data = self.plan.recipe, opened.data
+        self.folder, self.lease = opened.folder, opened.lease
+        self.net, self.precision = opened.net, opened.precision
+        set_gpu_numerics(self.worker.device, deterministic=self.recipe.train.deterministic)
+        set_weights(self.net, self.plan, start)
+        self.net.to(self.worker.device).to(memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(self.net, self.recipe.optim)
+        self.state, resumed_from = TrainerState(), None
+        if start.checkpoint is not None:
+            self.state, resumed_from = (
+                restore(start.checkpoint, self.optimizer, self.precision),
+                start.checkpoint.step,
+            )
+        self.saved_step = resumed_from
+        self.reducer = self._make_reducer()
+        self.context = RunContext(
+            self.job, self.worker, self.net, self.precision, self.data.val_set, resumed_from, start.skipped
         )
-        self.net = VGG(self.plan.architecture)
-        self.newest, self.skipped = retention.read_newest(self.folder)
-        if self.newest is None:
-            start = self.recipe.model.start_from
-            weights = retention.open_checkpoint(start).model if start else None
-            starting_weights(self.net, self.recipe.model, self.plan.seed, weights)
-        else:
-            self.net.load_state_dict(self.newest.model)
 
     def run(self, observers: ObserverFactory) -> Outcome:
         """Train to the end."""
-        self._place()
         is_first = self.worker.rank == 0
         self.observers = observers(self.context) if is_first else ()
         self.timer = StepTimer()
@@ -94,9 +102,9 @@ class Training:
         problem: str | None = "the training was cut off by an error"
         result = None
         try:
-            with closing(CheckpointWriter(self.folder)) if is_first else nullcontext() as self.writer:
+            with self._open_writer() as self.writer:
                 stopped_by = self._train()
-            problem = stopped_by
+                problem = stopped_by or self._finish_writing()
         finally:
             if is_first:
                 if problem is None:
@@ -104,34 +112,13 @@ class Training:
                 self._tell(Finished(result, problem))
         return Outcome(result, problem)
 
-    def _place(self) -> None:
-        """Put net, optimizer and state on the device, as the newest checkpoint left them."""
-        device, side = self.worker.device, self.plan.architecture.side
-        if device.type == "cuda":
-            torch.backends.cudnn.benchmark = not self.recipe.train.deterministic
-            torch.use_deterministic_algorithms(self.recipe.train.deterministic)
-            # fp32 means IEEE arithmetic, not ten bits of it.
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        self.net.to(device).to(memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(self.net, self.recipe.optim)
-        self.state, resumed_from = TrainerState(), None
-        if self.newest is not None:
-            self.state, resumed_from = restore(self.newest, self.optimizer, self.precision), self.newest.step
-            self.newest = None  # as large as the training itself
+    def _make_reducer(self) -> GradientReducer:
+        side = self.plan.architecture.side
         forward: torch.nn.Module = self.net
         if self.recipe.train.compile:
             forward = torch.compile(self.net)  # type: ignore[assignment]  # a module again
-        example = torch.zeros(1, 3, side, side, device=device)
-        self.reducer = gradient_reducer(forward, self.worker, self.job.layout, self.recipe.train.batch, example)
-        self.context = RunContext(
-            self.job,
-            self.worker,
-            self.net,
-            self.precision,
-            self.data.val_set,
-            resumed_from,
-            tuple(self.skipped),
-        )
+        example = torch.zeros(1, 3, side, side, device=self.worker.device)
+        return gradient_reducer(forward, self.worker, self.job.layout, self.recipe.train.batch, example)
 
     def _train(self) -> str | None:
         """Update until done; the problem that stopped it early, if one did."""
@@ -157,8 +144,8 @@ class Training:
                 state.losses += losses
                 seconds, waited = self.timer.stop(len(losses))
                 self._tell(StepsDone(state.step, tuple(losses), lr, seconds, waited))
-                if self._saves():
-                    self._save(best=self._validates() and self._validate(lr))
+                if self._saves() and (problem := self._save(best=self._validates() and self._validate(lr))):
+                    return problem
                 self.timer.restart()
         return None
 
@@ -222,17 +209,40 @@ class Training:
         self._tell(Validated(state.step, scores, state.plateau.drops, *history))
         return before is None or scores.top1_accuracy > before["top1"]
 
-    def _save(self, *, best: bool) -> None:
+    def _save(self, *, best: bool) -> str | None:
+        """Start writing a checkpoint; on every worker, what went wrong with the one before."""
+        problem = None
         if self.writer is not None:
             saved = to_checkpoint(self.plan, self.net, self.optimizer, self.precision, self.state)
-            self.writer.submit(saved, best=best)
+            try:
+                self.writer.submit(saved, best=best)
+                self.saved_step = self.state.step
+            except WRITE_ERRORS as error:
+                problem = f"a checkpoint could not be written: {error}"
+        return first_problem(problem)
+
+    def _finish_writing(self) -> str | None:
+        try:
+            if self.writer is not None:
+                self.writer.wait()
+        except WRITE_ERRORS as error:
+            return f"the last checkpoint could not be written: {error}"
+        return None
+
+    def _open_writer(self) -> AbstractContextManager[CheckpointWriter | None]:
+        if self.lease is None:
+            return nullcontext()
+        return closing(CheckpointWriter(self.folder, self.lease.check))
 
     def _diverged(self, losses: list[float]) -> str:
         first = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
         step = self.state.step - len(losses) + first + 1
+        kept = "no checkpoint had been saved before it"
+        if self.saved_step is not None:
+            kept = f"the checkpoint of step {self.saved_step} is kept in {self.folder.uri}"
         return (
             f"the loss became {losses[first]} at step {step}: lower --optim.lr or choose another "
-            f"--model.initialisation; the last checkpoint before it is kept in {self.folder.uri}"
+            f"--model.initialisation; {kept}"
         )
 
     def _tell(self, event: Event) -> None:

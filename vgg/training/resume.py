@@ -36,6 +36,7 @@ def to_checkpoint(
             "validations": list(state.validations),
             "plateau": asdict(state.plateau),
             "resumed_from": list(state.resumed_from),
+            "precision": precision.name,
             "scaler": precision.scaler.state_dict(),
         },
     )
@@ -46,7 +47,8 @@ def restore(
 ) -> TrainerState:
     """Put the optimizer's buffers and the loss scale back; the state to continue from."""
     restore_optimizer(optimizer, checkpoint.optimizer)
-    precision.scaler.load_state_dict(checkpoint.metadata["scaler"])
+    if scaler := checkpoint.metadata["scaler"]:  # empty but for float16
+        precision.scaler.load_state_dict(scaler)
     return TrainerState(
         checkpoint.step,
         checkpoint.losses.tolist(),

@@ -9,7 +9,7 @@ from vgg.weights.retention import write
 
 
 class CheckpointWriter:
-    """Writes checkpoints on its own thread, one at a time; the next call raises the error of a failed write."""
+    """Writes checkpoints on its own thread, one at a time. The next call raises the error of a failed write."""
 
     def __init__(self, run: Folder, still_mine: Callable[[], None] = lambda: None) -> None:
         """`still_mine`: see `vgg.weights.retention.write`."""
@@ -26,8 +26,9 @@ class CheckpointWriter:
 
     def wait(self) -> None:
         """Wait until all submitted checkpoints are on storage."""
-        if self._writing is not None:
-            self._writing.result()
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def close(self) -> None:
         """Wait for the last write and end the thread."""

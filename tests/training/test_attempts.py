@@ -1,0 +1,118 @@
+"""Attempts at one training beside and after each other: what is resumed, refused and left alone."""
+
+import errno
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cluster.layout import Worker
+from pipelines.storage.folder import Folder
+from tests.processes import job
+from vgg.recipes.registry import RECIPES
+from vgg.tracking.observers import training_observers
+from vgg.training.loop import train
+from vgg.weights import retention
+
+RECIPE = RECIPES["digits"][1]
+ALONE = Worker(0, 1, 0, torch.device("cpu"), 1)
+
+
+def recipe(steps, **changes):
+    return replace(RECIPE, train=replace(RECIPE.train, steps=steps, **changes))
+
+
+def run(asked):
+    return train(ALONE, asked, training_observers)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 5}, "seed is 0 there, 5 here"),
+        ({"recipe": replace(recipe(3), optim=replace(RECIPE.optim, lr=0.5))}, "optim.lr is 0.01 there"),
+        ({"recipe": recipe(3, precision="bf16")}, "train.precision is auto there, bf16 here"),
+    ],
+)
+def test_checkpoints_of_another_training_are_refused(digits, tmp_path, changes, named):
+    """run.json is gone, or another attempt's: the checkpoint itself says whose it is."""
+    assert run(job(digits, tmp_path, recipe(2))).result
+    asked = {"recipe": recipe(3), **changes}
+    outcome = run(job(digits, tmp_path, **asked))
+    assert outcome.users_mistake
+    assert named in (outcome.problem or "")
+
+
+def test_a_precision_that_auto_resolves_to_another_is_refused(digits, tmp_path):
+    """As on resuming on another GPU: the loss scaler and the arithmetic would be others."""
+    assert run(job(digits, tmp_path, recipe(2))).result
+    newest = tmp_path / "checkpoints" / "step-00000002"
+    state = json.loads((newest / "state.json").read_text())
+    saved, _ = retention.read_newest(Folder(str(tmp_path)))
+    assert saved is not None
+    assert state["precision"] == "fp32"
+    metadata = {**saved.metadata, "precision": "fp16"}
+    retention.write(Folder(str(tmp_path)), replace(saved, metadata=metadata), best=True)
+    outcome = run(job(digits, tmp_path, recipe(3)))
+    assert outcome.users_mistake
+    assert "train.precision is fp16 there, fp32 here" in (outcome.problem or "")
+
+
+def test_damage_of_the_newest_checkpoint_costs_one_generation(digits, tmp_path):
+    undisturbed = run(job(digits, tmp_path / "a", recipe(8, checkpoint_steps=2))).result
+    assert run(job(digits, tmp_path / "b", recipe(5, checkpoint_steps=2))).result
+    (tmp_path / "b" / "checkpoints" / "step-00000005" / "model.safetensors").write_bytes(b"")
+    resumed = run(job(digits, tmp_path / "b", recipe(8, checkpoint_steps=2))).result
+    assert undisturbed is not None
+    assert resumed is not None
+    assert resumed["resumed_from"] == [4]
+    assert resumed["weights_sha256"] == undisturbed["weights_sha256"]
+
+
+def test_if_every_checkpoint_is_damaged_nothing_starts_anew(digits, tmp_path):
+    assert run(job(digits, tmp_path, recipe(3, checkpoint_steps=1))).result
+    for state in tmp_path.glob("checkpoints/*/state.json"):
+        state.write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    outcome = run(job(digits, tmp_path, recipe(4)))
+    assert outcome.users_mistake
+    assert "can be read" in (outcome.problem or "")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_two_at_once(digits, tmp_path):
+    """The second, in the same process here, is told and leaves everything as it is."""
+    first = job(digits, tmp_path, recipe(2))
+    held = Folder(first.out)
+    assert run(first).result
+    from vgg.weights.lease import Lease
+
+    lease = Lease(held, "another")
+    lease.acquire()
+    try:
+        outcome = run(job(digits, tmp_path, recipe(3)))
+    finally:
+        lease.release()
+    assert outcome.users_mistake
+    assert "written by another training" in (outcome.problem or "")
+
+
+def test_a_divergence_before_any_checkpoint_does_not_promise_one(digits, tmp_path):
+    wild = replace(recipe(8), optim=replace(RECIPE.optim, lr=1e6))
+    outcome = run(job(digits, tmp_path, wild))
+    assert "no checkpoint had been saved" in (outcome.problem or "")
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_full_disk_ends_the_training_at_once_with_its_reason(digits, tmp_path, monkeypatch):
+    """No restart of the workers would mend it."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(retention, "write_files", full)
+    outcome = run(job(digits, tmp_path, recipe(4, checkpoint_steps=1)))
+    assert "could not be written" in (outcome.problem or "")
+    assert "No space left" in (outcome.problem or "")
+    assert not outcome.users_mistake

@@ -1,0 +1,68 @@
+"""Where an attempt at a training starts: at a checkpoint, or with the first weights. Rank 0 decides."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cli.errors import UserError
+from pipelines.storage.folder import Folder
+from vgg.net.module import VGG
+from vgg.net.precision import MixedPrecision
+from vgg.recipes.difference import flatten_settings
+from vgg.training.plan import TrainingPlan
+from vgg.training.run_folder import changed_settings
+from vgg.training.starting_weights import starting_weights
+from vgg.weights.checkpoint import Checkpoint
+from vgg.weights.retention import open_checkpoint, read_newest
+
+
+@dataclass(frozen=True)
+class Start:
+    """What all workers start with."""
+
+    checkpoint: Checkpoint | None = None
+    """To resume from."""
+    weights: Mapping[str, torch.Tensor] | None = None
+    """Of `--model.start-from`, for a training that does not resume."""
+    skipped: tuple[str, ...] = ()
+    """Why each newer checkpoint is not used."""
+
+
+def choose_start(run: Folder, plan: TrainingPlan, precision: MixedPrecision, net: VGG) -> Start:
+    """Read and verify what the training starts with, and set the net's weights from it.
+
+    UserError where the checkpoints are damaged or of another training, or the weights do not fit the net.
+    """
+    checkpoint, skipped = read_newest(run)
+    weights = None
+    if checkpoint is not None:
+        _check_identity(run, checkpoint.metadata, plan, precision)
+    elif plan.recipe.model.start_from is not None:
+        weights = open_checkpoint(plan.recipe.model.start_from).model
+    start = Start(checkpoint, weights, tuple(skipped))
+    set_weights(net, plan, start)
+    return start
+
+
+def set_weights(net: VGG, plan: TrainingPlan, start: Start) -> None:
+    """The net's weights before the first update of this attempt."""
+    if start.checkpoint is not None:
+        net.load_state_dict(start.checkpoint.model)
+    else:
+        starting_weights(net, plan.recipe.model, plan.seed, start.weights)
+
+
+def _check_identity(
+    run: Folder, metadata: Mapping[str, Any], plan: TrainingPlan, precision: MixedPrecision
+) -> None:
+    theirs = {"seed": metadata["seed"], "data": metadata["data"], **flatten_settings(metadata["recipe"])}
+    changed = changed_settings(theirs, plan.identity)
+    if metadata.get("precision", precision.name) != precision.name:
+        changed.append(f"train.precision is {metadata['precision']} there, {precision.name} here")
+    if changed:
+        raise UserError(
+            f"the checkpoints in --out {run.uri} are of another training ({'; '.join(changed)}): "
+            "choose another folder"
+        )
