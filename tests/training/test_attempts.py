@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from vgg.recipes.registry import RECIPES
 from vgg.tracking.observers import training_observers
 from vgg.training.loop import train
 from vgg.weights import retention
+from vgg.weights.open_net import open_net
 
 RECIPE = RECIPES["digits"][1]
 ALONE = Worker(0, 1, 0, torch.device("cpu"), 1)
@@ -116,3 +118,57 @@ def test_a_full_disk_ends_the_training_at_once_with_its_reason(digits, tmp_path,
     assert "could not be written" in (outcome.problem or "")
     assert "No space left" in (outcome.problem or "")
     assert not outcome.users_mistake
+
+
+def started_from(start_from, steps=3):
+    model = replace(RECIPE.model, initialisation="checkpoint", start_from=str(start_from))
+    return replace(recipe(steps), model=model)
+
+
+@pytest.fixture
+def two_parents(digits, tmp_path):
+    """Runs of one step, of different seeds, and a copy of the first."""
+    for name, seed in (("first", 0), ("second", 1)):
+        assert run(job(digits, tmp_path / name, recipe(1), seed=seed)).result
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    return tmp_path
+
+
+def test_a_training_is_of_its_starting_weights_wherever_they_lie(digits, two_parents):
+    out = two_parents / "out"
+    assert run(job(digits, out, started_from(two_parents / "first", 2))).result
+    found = run(job(digits, out, started_from(two_parents / "copy", 3))).result
+    assert found is not None
+    assert found["resumed_from"] == [2]
+    other = run(job(digits, out, started_from(two_parents / "second", 4)))
+    assert other.users_mistake
+    assert "model.start_from is" in (other.problem or "")
+
+
+def test_lineage_is_kept_apart_from_the_difference(digits, two_parents):
+    parent = run(job(digits, two_parents / "first", recipe(1))).result
+    child = run(job(digits, two_parents / "child", started_from(two_parents / "first"))).result
+    grandchild = run(job(digits, two_parents / "grandchild", started_from(two_parents / "child"))).result
+    assert parent is not None
+    assert child is not None
+    assert grandchild is not None
+    assert parent["lineage"] == []
+    assert "model.start_from" not in child["difference"]
+    (ancestor,) = child["lineage"]
+    assert ancestor["weights_sha256"] == parent["weights_sha256"]
+    assert ancestor["recipe"] == "digits"
+    assert ancestor["difference"] == parent["difference"]
+    assert [each["weights_sha256"] for each in grandchild["lineage"]] == [
+        open_net(str(two_parents / "child")).weights_sha256,
+        parent["weights_sha256"],
+    ]
+
+
+def test_weights_that_change_between_the_command_and_the_workers_are_refused(digits, two_parents):
+    asked = job(digits, two_parents / "out", started_from(two_parents / "first"))
+    shutil.rmtree(two_parents / "first")
+    shutil.copytree(two_parents / "second", two_parents / "first")
+    outcome = run(asked)
+    assert outcome.users_mistake
+    assert "holds other weights" in (outcome.problem or "")
+    assert not (two_parents / "out" / "checkpoints").exists()

@@ -1,29 +1,39 @@
 """A recipe as flat settings, and its difference from another."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from vgg.recipes.schema import Recipe
 
+START_FROM = "model.start_from"
+"""Where starting weights lie is no part of a recipe: which ones they are is, see `vgg.training.lineage`."""
+
 
 def difference(recipe: Recipe, base: Recipe) -> dict[str, list[Any]]:
     """Overridden settings: dotted flag -> [value in `base`, value in `recipe`]."""
-    pairs = zip(_leaves(asdict(base)), _leaves(asdict(recipe)), strict=True)
-    return {name: [old, new] for (name, old), (_, new) in pairs if old != new}
+    return saved_difference(asdict(recipe), asdict(base))
+
+
+def saved_difference(recipe: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The same of recipes as they are saved, as nested dictionaries; a setting that one lacks is None there."""
+    ours, theirs = flatten_saved(recipe), flatten_saved(base)
+    names = [name for name in {**theirs, **ours} if name != START_FROM]
+    pairs = {name: [theirs.get(name), ours.get(name)] for name in names}
+    return {name: [old, new] for name, (old, new) in pairs.items() if old != new}
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
     """Dotted flag -> value, as tracked."""
-    return dict(_leaves(asdict(recipe)))
+    return flatten_saved(asdict(recipe))
 
 
-def flatten_settings(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The same of a recipe as it is saved, `dataclasses.asdict`."""
+def flatten_saved(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of a recipe as it is saved, a nested dictionary."""
     return dict(_leaves(recipe))
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{key}.")

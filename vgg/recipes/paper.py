@@ -19,6 +19,20 @@ def paper_recipes() -> Iterator[tuple[str, str, Recipe]]:
     ]:
         recipe = Recipe(model=Model(configuration=configuration, classes=1000))  # type: ignore[arg-type]
         yield name, f"S = 256; {dense} {errors} %", recipe
+    # Section 3.1: A from random weights, the others from its first four convolutions and its last three layers.
+    normal = Model(configuration="A", classes=1000, initialisation="normal")
+    yield (
+        "paper-a-normal",
+        f"S = 256, from N(0, 0.01²) as the paper; {dense} 29.6 / 10.4 %",
+        Recipe(model=normal),
+    )
+    for letter, errors in [("B", "28.7 / 9.9"), ("C", "28.1 / 9.4"), ("D", "27.0 / 8.8"), ("E", "27.3 / 9.0")]:
+        model = Model(configuration=letter, classes=1000, initialisation="shallower")  # type: ignore[arg-type]
+        yield (
+            f"paper-{letter.lower()}-from-a",
+            f"S = 256 from --model.start-from paper-a-normal, as the paper; {dense} {errors} %",
+            Recipe(model=model),
+        )
     # The lengths of the fine-tunings are not in the paper: 20 epochs is our choice.
     for letter, at_384, jittered in [
         ("C", "28.1 / 9.3", "27.3 / 8.8"),

@@ -40,6 +40,9 @@ def _print(
             f"the training   {plan.total_steps:,} steps on {plan.train_images:,} images, "
             f"{plan.total_steps * step_flop:.3e} FLOP"
         )
+        for ancestor in plan.lineage:
+            changes = ", overridden" if ancestor.difference else ""
+            console.print(f"starts from    {ancestor.recipe}{changes}, weights {ancestor.weights_sha256[:12]}")
     for kind, size in memory_bytes(recipe, architecture, layout.workers, layout.micro_batch).items():
         console.print(f"{kind:<14} {size / 2**20:,.0f} MiB a worker")
 

@@ -1,5 +1,6 @@
 """A recipe resolved against its data, once: what the command, the run's folder, workers and observers read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,9 +9,13 @@ from cli.errors import UserError
 from pipelines.shards.manifest import Manifest
 from vgg.net.architecture import Architecture
 from vgg.recipes.check import check_steps
-from vgg.recipes.difference import difference, flatten
+from vgg.recipes.difference import START_FROM, difference, flatten
 from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Recipe
+from vgg.training.lineage import Ancestor, lineage_of
+
+FREE_TO_CHANGE = {"train.epochs", "train.steps", "train.checkpoint_steps", "train.log_steps"}
+"""A training may be resumed with other values of these: they do not affect the steps already made."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +30,23 @@ class TrainingPlan:
     manifest: Manifest
     architecture: Architecture
     total_steps: int
+    lineage: tuple[Ancestor, ...]
+    """The nets whose weights it starts from, the nearest first."""
 
     @classmethod
     def resolve(
         cls, recipe_name: str, recipe: Recipe, seed: int, data: str, manifest: Manifest
     ) -> "TrainingPlan":
-        """UserError where the recipe does not fit the data, or the data lacks a split."""
+        """UserError where the recipe does not fit the data, the data lacks a split, or `--model.start-from`
+        names no sound checkpoint."""
         architecture = recipe.architecture(len(manifest.classes))
         for split in ("train", "val"):
             if split not in manifest.splits or not manifest.splits[split].images:
                 raise UserError(f"{data} has no images in split {split!r}; a training needs both")
         steps = recipe.total_steps(manifest.splits["train"].images)
         check_steps(steps)
-        return cls(recipe_name, recipe, seed, data, manifest, architecture, steps)
+        lineage = lineage_of(recipe.model.start_from)
+        return cls(recipe_name, recipe, seed, data, manifest, architecture, steps, lineage)
 
     @property
     def train_images(self) -> int:
@@ -59,8 +68,26 @@ class TrainingPlan:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What makes it this training and no other: seed, data digest, every setting of the recipe."""
-        return {"seed": self.seed, "data": self.manifest.digest, **flatten(self.recipe)}
+        """What makes it this training and no other: seed, data digest, every setting of the recipe.
+
+        Starting weights are told apart by their digest, wherever they lie.
+        """
+        settings = flatten(self.recipe)
+        if self.lineage:
+            settings[START_FROM] = self.lineage[0].weights_sha256
+        return {"seed": self.seed, "data": self.manifest.digest, **settings}
+
+    def changes_from(self, identity: Mapping[str, Any]) -> list[str]:
+        """How this training differs from the one of that identity, a text for each setting; see FREE_TO_CHANGE."""
+        return [
+            f"{key} is {value} there, {self.identity.get(key)} here"
+            for key, value in identity.items()
+            if key not in FREE_TO_CHANGE
+            and self.identity.get(key) != value
+            and not (
+                key == START_FROM and value == self.recipe.model.start_from
+            )  # earlier versions kept the path
+        ]
 
     @cached_property
     def difference(self) -> dict[str, list[Any]]:

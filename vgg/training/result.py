@@ -7,6 +7,7 @@ import torch
 
 from vgg.recipes.difference import flatten
 from vgg.training.events import RunContext
+from vgg.training.lineage import to_json
 from vgg.training.state import StepTimer, TrainerState
 from vgg.weights.state import weights_sha256
 
@@ -19,6 +20,7 @@ def training_result(context: RunContext, state: TrainerState, timer: StepTimer) 
         "format": 1,
         "recipe": plan.recipe_name,
         "difference": plan.difference,
+        "lineage": to_json(plan.lineage),
         "settings": flatten(plan.recipe),
         "seed": plan.seed,
         "data": {"folder": plan.data, "digest": plan.manifest.digest},

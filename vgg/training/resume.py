@@ -6,6 +6,7 @@ import torch
 
 from vgg.net.module import VGG
 from vgg.net.precision import MixedPrecision
+from vgg.training.lineage import to_json
 from vgg.training.plan import TrainingPlan
 from vgg.training.schedule import PlateauState
 from vgg.training.state import TrainerState
@@ -31,6 +32,7 @@ def to_checkpoint(
             "recipe_name": plan.recipe_name,
             "seed": plan.seed,
             "data": plan.manifest.digest,
+            "lineage": to_json(plan.lineage),
             "classes": plan.manifest.class_names,
             "mean_rgb": plan.manifest.mean_rgb,
             "validations": list(state.validations),

@@ -1,16 +1,11 @@
 """The folder of a run belongs to one training: run.json says which."""
 
 import uuid
-from collections.abc import Mapping
-from typing import Any
 
 from cli.errors import UserError
 from pipelines.storage.folder import Folder
 from vgg.training.plan import TrainingPlan
 from vgg.weights import checkpoint, retention
-
-FREE_TO_CHANGE = {"train.epochs", "train.steps", "train.checkpoint_steps", "train.log_steps"}
-"""A training may be resumed with other values of these: they do not affect the steps already made."""
 
 
 def claim_folder(out: Folder, plan: TrainingPlan) -> str:
@@ -27,7 +22,7 @@ def claim_folder(out: Folder, plan: TrainingPlan) -> str:
             raise UserError(f"--out {out.uri} cannot be written: {error}") from error
         return uid
     claimed = out.read_json("run.json")
-    changed = changed_settings(claimed["identity"], plan.identity)
+    changed = plan.changes_from(claimed["identity"])
     if changed:
         raise UserError(f"--out {out.uri} holds another training ({'; '.join(changed)}): choose another folder")
     last = retention.read_index(out).get("last")
@@ -36,12 +31,3 @@ def claim_folder(out: Folder, plan: TrainingPlan) -> str:
             f"--out {out.uri} is at {last}, past the {plan.total_steps} steps asked for: choose another folder"
         )
     return claimed["uid"]
-
-
-def changed_settings(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """What makes one training another: each setting that differs, as text for the user."""
-    return [
-        f"{key} is {value} there, {ours.get(key)} here"
-        for key, value in theirs.items()
-        if key not in FREE_TO_CHANGE and ours.get(key) != value
-    ]

@@ -10,12 +10,13 @@ from cli.errors import UserError
 from pipelines.storage.folder import Folder
 from vgg.net.module import VGG
 from vgg.net.precision import MixedPrecision
-from vgg.recipes.difference import flatten_settings
+from vgg.recipes.difference import START_FROM, flatten_saved
+from vgg.training.lineage import saved_lineage
 from vgg.training.plan import TrainingPlan
-from vgg.training.run_folder import changed_settings
 from vgg.training.starting_weights import starting_weights
 from vgg.weights.checkpoint import Checkpoint
 from vgg.weights.retention import open_checkpoint, read_newest
+from vgg.weights.state import weights_sha256
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ def choose_start(run: Folder, plan: TrainingPlan, precision: MixedPrecision, net
         _check_identity(run, checkpoint.metadata, plan, precision)
     elif plan.recipe.model.start_from is not None:
         weights = open_checkpoint(plan.recipe.model.start_from).model
+        if (digest := weights_sha256(weights)) != plan.lineage[0].weights_sha256:
+            raise UserError(
+                f"--model.start-from {plan.recipe.model.start_from} holds other weights ({digest[:12]}) than when "
+                f"the training was started ({plan.lineage[0].weights_sha256[:12]}): its own training goes on"
+            )
     start = Start(checkpoint, weights, tuple(skipped))
     set_weights(net, plan, start)
     return start
@@ -57,8 +63,10 @@ def set_weights(net: VGG, plan: TrainingPlan, start: Start) -> None:
 def _check_identity(
     run: Folder, metadata: Mapping[str, Any], plan: TrainingPlan, precision: MixedPrecision
 ) -> None:
-    theirs = {"seed": metadata["seed"], "data": metadata["data"], **flatten_settings(metadata["recipe"])}
-    changed = changed_settings(theirs, plan.identity)
+    theirs = {"seed": metadata["seed"], "data": metadata["data"], **flatten_saved(metadata["recipe"])}
+    if lineage := saved_lineage(metadata):
+        theirs[START_FROM] = lineage[0].weights_sha256
+    changed = plan.changes_from(theirs)
     if metadata.get("precision", precision.name) != precision.name:
         changed.append(f"train.precision is {metadata['precision']} there, {precision.name} here")
     if changed:

@@ -10,6 +10,7 @@ from cli.errors import UserError
 from pipelines.shards.manifest import Manifest
 from vgg.net.architecture import Architecture
 from vgg.net.module import VGG
+from vgg.recipes.difference import saved_difference
 from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Input
 from vgg.weights.state import weights_sha256
@@ -79,10 +80,10 @@ class TrainedNet:
 def model_metadata(architecture: Architecture, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a checkpoint's metadata that a LoggedModel keeps, so that `open_net` can restore the net."""
     kept = {key: metadata[key] for key in ("recipe", "recipe_name", "seed", "classes", "mean_rgb")}
-    return {"architecture": asdict(architecture), **kept}
+    return {"architecture": asdict(architecture), "lineage": metadata.get("lineage", []), **kept}
 
 
 def _recipe_label(metadata: Mapping[str, Any]) -> str:
     name, settings = metadata["recipe_name"], metadata["recipe"]
-    unchanged = name in RECIPES and asdict(RECIPES[name][1]) == settings
+    unchanged = name in RECIPES and not saved_difference(settings, asdict(RECIPES[name][1]))
     return name if unchanged else f"{name} (overridden)"
