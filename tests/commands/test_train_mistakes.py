@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -145,7 +145,8 @@ def test_start_from_a_checkpoint_of_another_configuration(digits, tmp_path):
     """Only the workers read it; they agree on what is wrong."""
     net = VGG(Architecture("A", 10, 32, 0.25))
     initialise(net, "glorot", 0)
-    state = checkpoint.Checkpoint(1, model_state(net), {}, torch.zeros(1), {})
+    metadata = {"recipe_name": "digits", "recipe": asdict(RECIPES["digits"][1]), "seed": 0, "data": ""}
+    state = checkpoint.Checkpoint(1, model_state(net), {}, torch.zeros(1), metadata)
     retention.write(Folder(str(tmp_path / "a")), state, best=True)
     recipe = RECIPES["digits"][1]
     model = replace(recipe.model, configuration="B", initialisation="checkpoint")

@@ -78,15 +78,15 @@ class TrainingPlan:
         return {"seed": self.seed, "data": self.manifest.digest, **settings}
 
     def changes_from(self, identity: Mapping[str, Any]) -> list[str]:
-        """How this training differs from the one of that identity, a text for each setting; see FREE_TO_CHANGE."""
+        """How this training differs from the one of that identity, a text for each setting."""
+        # Earlier versions kept the path of the starting weights, not their digest.
+        by_path = {START_FROM: self.recipe.model.start_from}
         return [
             f"{key} is {value} there, {self.identity.get(key)} here"
             for key, value in identity.items()
             if key not in FREE_TO_CHANGE
             and self.identity.get(key) != value
-            and not (
-                key == START_FROM and value == self.recipe.model.start_from
-            )  # earlier versions kept the path
+            and (key not in by_path or by_path[key] != value)
         ]
 
     @cached_property

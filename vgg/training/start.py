@@ -44,8 +44,8 @@ def choose_start(run: Folder, plan: TrainingPlan, precision: MixedPrecision, net
         weights = open_checkpoint(plan.recipe.model.start_from).model
         if (digest := weights_sha256(weights)) != plan.lineage[0].weights_sha256:
             raise UserError(
-                f"--model.start-from {plan.recipe.model.start_from} holds other weights ({digest[:12]}) than when "
-                f"the training was started ({plan.lineage[0].weights_sha256[:12]}): its own training goes on"
+                f"--model.start-from {plan.recipe.model.start_from} holds other weights ({digest[:12]}) than "
+                f"at the start ({plan.lineage[0].weights_sha256[:12]}): its own training goes on"
             )
     start = Start(checkpoint, weights, tuple(skipped))
     set_weights(net, plan, start)
