@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,9 @@ class Lease:
         holder = self._read()
         if holder is not None and holder.attempt == self._me.attempt:
             self._run.delete_file(FILE)
+            if self._run.local is not None:
+                with suppress(OSError):  # not empty, as it is but after a mistake
+                    self._run.local.rmdir()
 
     def _may_take(self, holder: Holder) -> bool:
         if holder.attempt == self._me.attempt:
