@@ -1,21 +1,27 @@
 """Joins a Ray cluster."""
 
+import atexit
 import os
+import shutil
 import socket
+import tempfile
+from pathlib import Path
 
 import ray
 import ray.train
 import ray.train.torch
+from ray._private import services
 from ray.exceptions import AuthenticationError
 
 from cli.errors import UserError
+from cluster.access import STAY_ON_LOOPBACK, VARIABLES, access_variables, create_token, use_in_this_process
 
 CONNECT_SECONDS = 10.0
 
 
 def connect(address: str | None = None) -> None:
     """Join the cluster at `address`; by default that of RAY_ADDRESS or of this machine, or a new one that ends
-    with this process.
+    with this process, asks for a token and keeps to loopback.
 
     Does nothing in a process that has joined a cluster. UserError if the address is malformed, or the cluster
     does not answer within `CONNECT_SECONDS` or does not authenticate this process.
@@ -30,17 +36,43 @@ def connect(address: str | None = None) -> None:
     if not _may_answer(target.removeprefix("ray://")):
         remedy = " or unset RAY_ADDRESS" if target == from_environment else ""
         raise UserError(f"no Ray cluster answers {where}: start one (ray start --head){remedy}")
+    if _keeps_to_loopback(target):
+        use_in_this_process({**_access_of_this_process(), **STAY_ON_LOOPBACK})
     try:
+        if address is None and services.canonicalize_bootstrap_address(address) is None:  # type: ignore[arg-type]
+            _start_in_this_process()
+            return
         ray.init(address=address, log_to_driver=True)
     except (ConnectionError, AuthenticationError) as error:
         raise UserError(
             f"cannot join the Ray cluster {where}: none answers there, or it wants a token (then export "
-            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where ~/.ray/auth_token is not the cluster's)"
+            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH, the token's file, where ~/.ray/auth_token is not "
+            "the cluster's)"
         ) from error
     except ValueError as error:
         if not target:
             raise
         raise UserError(f"{target} is not the address of a Ray cluster: {error}") from error
+
+
+def _start_in_this_process() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="ray-token-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    use_in_this_process(access_variables(str(create_token(folder)), on_loopback=True))
+    ray.init(address="local", log_to_driver=True, _node_ip_address="127.0.0.1", dashboard_host="127.0.0.1")
+
+
+def _access_of_this_process() -> dict[str, str]:
+    return {name: os.environ[name] for name in VARIABLES if name in os.environ}
+
+
+def _keeps_to_loopback(target: str) -> bool:
+    """Whether a cluster at this machine's loopback address cannot be reached at its other address: Ray would
+    look for it there."""
+    host, _, port = target.partition(":")
+    machine = services.get_node_ip_address()
+    on_loopback = services.is_localhost(host) and not services.is_localhost(machine)
+    return on_loopback and not _may_answer(f"{machine}:{port}")
 
 
 def _may_answer(target: str) -> bool:

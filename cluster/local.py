@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from cli.command import exit_codes
-from cluster.nodes import Host, Node, start_head
+from cluster.nodes import Host, Node, exports, start_head
 from cluster.processes import free_port
 
 
@@ -67,6 +67,7 @@ def start(command: Start) -> None:
     command.state.parent.mkdir(parents=True, exist_ok=True)
     command.state.write_text(json.dumps(asdict(node)))
     print(f"cluster {node.address}, jobs and dashboard at {node.dashboard_url}")
+    print(f"It asks for a token. To use it: {exports(node)}")
 
 
 def stop(command: Stop) -> None:

@@ -19,7 +19,7 @@ from rich.panel import Panel
 
 from cli.command import exit_codes
 from cli.errors import Failure
-from cluster.nodes import Node
+from cluster.nodes import Node, exports
 from demo.servers import (
     console,
     running_cluster,
@@ -68,12 +68,13 @@ def demo(options: Demo, folder: Path) -> None:
         run([PYTHON, "-m", "pipelines.pack", options.data, str(data)])
     mlflow = running_mlflow(folder)
     cluster = running_cluster(folder, options.workers)  # starts while MLflow does
+    show_command(exports(cluster))
     wait_for_mlflow(mlflow, folder)
     number = len(list((folder / "runs").glob("*"))) + 1
     out = folder / "runs" / f"{options.recipe}-{number}"
     submit(options, cluster, mlflow.url, data, out)
     test = ["--data", str(data), "--protocols", "single-crop", "dense", "--track", mlflow.url]
-    run([PYTHON, "-m", "vgg.evaluate", str(out), *test], RAY_ADDRESS=cluster.address)
+    run([PYTHON, "-m", "vgg.evaluate", str(out), *test], cluster)
     result = json.loads((out / "result.json").read_text())
     best = result["best"]
     console.print(
@@ -88,7 +89,7 @@ def demo(options: Demo, folder: Path) -> None:
     )
     console.print(f"result   {out}/result.json", markup=False)
     console.print(f"MLflow   {result['tracked_at'] or mlflow.url}", markup=False)
-    console.print(f"Ray      {cluster.dashboard_url}", markup=False)
+    console.print(f"Ray      {cluster.dashboard_url}, asks for the token in {cluster.token_path}", markup=False)
     console.print("`make stop` ends both servers")
 
 
@@ -108,17 +109,18 @@ def submit(options: Demo, cluster: Node, tracking_uri: str, data: Path, out: Pat
     ]
     command = [ray, "job", "submit", f"--address={cluster.dashboard_url}", f"--submission-id={job}"]
     try:
-        run([*command, f"--working-dir={ROOT}", "--", *training])
+        run([*command, f"--working-dir={ROOT}", "--", *training], cluster)
     except KeyboardInterrupt:
         console.print("stopping the job")
-        run([ray, "job", "stop", f"--address={cluster.dashboard_url}", job])
+        run([ray, "job", "stop", f"--address={cluster.dashboard_url}", job], cluster)
         sys.exit(130)
 
 
-def run(command: list[str], **variables: str) -> None:
-    """Show and run a command with these environment variables. Failure if its exit code is not 0."""
+def run(command: list[str], cluster: Node | None = None) -> None:
+    """Show and run a command, as a client of the cluster. Failure if its exit code is not 0."""
     show_command(shlex.join(command))
-    environment = {**os.environ, **variables, "PATH": f"{Path(PYTHON).parent}:{os.environ['PATH']}"}
+    environment = cluster.client_environment() if cluster else dict(os.environ)
+    environment["PATH"] = f"{Path(PYTHON).parent}:{os.environ['PATH']}"
     code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
     if code != 0:
         raise Failure(f"{shlex.join(command)} ended with exit code {code}; its output is above")

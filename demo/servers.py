@@ -29,12 +29,12 @@ class MlflowServer(ProcessIdentity):
 
 
 def running_cluster(folder: Path, cpus: int) -> Node:
-    """The cluster of an earlier demo, if it still runs and has enough CPUs, else a new one."""
+    """The cluster of an earlier demo, if it still runs, has a token and enough CPUs, else a new one."""
     state = folder / "cluster.json"
     if state.is_file():
         known = json.loads(state.read_text())
         node = Node(**known["node"])
-        if node.alive() and known["cpus"] >= cpus:
+        if node.alive() and known["cpus"] >= cpus and node.token_path:
             return node
         node.stop()
     port = free_port(8265)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.access import VARIABLES, use_in_this_process
 from cluster.local import LocalCluster
 from pipelines.pack import pack
 from pipelines.packing.options import PackOptions
@@ -14,7 +15,7 @@ from tests.mlflow_server import MLflowServer
 from tests.object_store import KEYS, ObjectStore
 
 ROOT = Path(__file__).resolve().parent.parent
-for variable in [name for name in os.environ if name.startswith("RAY_AUTH_")]:
+for variable in [name for name in os.environ if name in VARIABLES]:
     del os.environ[variable]  # of the cluster that whoever runs the tests works with
 needs_namespaces = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None,
@@ -41,14 +42,14 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(tmp_path_factory) -> Iterator[LocalCluster]:
+def ray_cluster() -> Iterator[LocalCluster]:
     """A real one-node cluster that all distributed tests share: worker start-up is what they wait for.
 
-    It finds a token, as every user has who has called `ray.init()` before, and lets in who has none.
+    This process uses its token from then on.
     """
-    token = tmp_path_factory.mktemp("token") / "auth_token"
-    token.write_text("0123456789abcdef" * 4)
-    with LocalCluster(cpus=4, environment={"RAY_AUTH_TOKEN_PATH": str(token)}) as cluster:
+    with LocalCluster(cpus=4) as cluster:
+        access = cluster.head.access()
+        use_in_this_process({name: access[name] for name in VARIABLES if name in access})
         yield cluster
 
 

@@ -1,7 +1,6 @@
 """Runs the real entry point, `python -m vgg.train`, as a user does."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +19,8 @@ def command(data: Path, out: Path, *flags: str) -> list[str]:
 
 def environment(head: Node) -> dict[str, str]:
     """This environment, on that cluster, untracked."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    return {**env, "RAY_ADDRESS": head.address}
+    env = head.client_environment()
+    return {key: value for key, value in env.items() if not key.startswith("MLFLOW_")}
 
 
 def run(command: list[str], env: dict[str, str], seconds: float = 600) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +22,13 @@ def test_start_and_stop(monkeypatch, tmp_path, capsys):
     found = json.loads(state.read_text())
     node = Node(**found)
     try:
-        assert list(found) == ["pid", "started", "address", "dashboard_url", "folder"]
+        assert list(found) == ["pid", "started", "address", "dashboard_url", "folder", "token_path"]
         assert node.alive()
-        assert node.address in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert node.address in said
+        assert f"RAY_AUTH_TOKEN_PATH={node.token_path}" in said
+        assert Path(node.token_path).stat().st_mode & 0o777 == 0o600
+        assert Path(node.folder).stat().st_mode & 0o777 == 0o700, "Ray opens its own folder to everybody"
         run(monkeypatch, "stop", "--state", state)
         assert not node.alive()
         assert not state.exists()

@@ -126,7 +126,7 @@ def test_dashboard_of_ours_shows_what_ray_exports(head):
     elsewhere = {"ray_node_gpus_utilization", "ray_node_gram_used", "ray_train_worker_group_start_total_time_s"}
     while not drawn - exported <= elsewhere:  # Ray reports some of them a while after its start
         assert time.monotonic() < deadline, drawn - exported - elsewhere
-        found = json.loads((Path(head.folder) / "prom_metrics_service_discovery.json").read_text())
+        found = json.loads((Path(head.folder) / "ray/prom_metrics_service_discovery.json").read_text())
         text = "".join(status(f"http://{target}/metrics")[1] for each in found for target in each["targets"])
         exported = set(re.findall(r"^(ray_\w+)[{ ]", text, re.MULTILINE))
         time.sleep(1)
