@@ -2,12 +2,17 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 
 from cli.errors import Failure, UserError
 from cluster.hand_out import hand_out
 from cluster.process_pool import run_in_processes
+from tests.conftest import ROOT
 
 
 def square(number: int) -> int:
@@ -90,3 +95,35 @@ def test_an_error_in_a_process_keeps_its_type(workers):
 def test_a_killed_process_is_a_failure():
     with pytest.raises(Failure, match="a process was killed"):
         list(run_in_processes(kill, [0, 1], 2))
+
+
+MAIN = """
+import time
+from cluster.process_pool import run_in_processes
+if __name__ == "__main__":
+    print("ready", flush=True)
+    list(run_in_processes(time.sleep, [300.0] * 4, 2))
+"""
+
+
+def test_a_killed_main_process_leaves_no_children(tmp_path):
+    (tmp_path / "main.py").write_text(MAIN)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    main = subprocess.Popen([sys.executable, tmp_path / "main.py"], env=environment, stdout=subprocess.PIPE)
+    children: list[psutil.Process] = []
+    try:
+        deadline = time.monotonic() + 60
+        while sum("spawn_main" in " ".join(child.cmdline()) for child in children) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+            children = psutil.Process(main.pid).children(recursive=True)
+        time.sleep(3)  # until they run their tasks
+        main.kill()
+        main.wait()
+        _, alive = psutil.wait_procs(children, timeout=20)
+        assert alive == []
+    finally:
+        main.kill()
+        for child in children:
+            if child.is_running():
+                child.kill()
