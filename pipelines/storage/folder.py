@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
-from pyarrow import fs
+from pyarrow import fs, memory_map
 
 from cli.errors import UserError
 from pipelines.storage.atomic import atomic_file
@@ -66,15 +67,26 @@ class Folder:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
-        """A stream that becomes the file when the block ends; if the block raises, a disk keeps nothing."""
+        """A stream that becomes the file when the block ends; if the block raises, nothing is kept.
+
+        A store's file is written to a temporary one first: closing a store's stream publishes what it has got.
+        """
         target = f"{self.path}/{name}"
         if self.local is None:
-            with self.fs.open_output_stream(target) as stream:
-                yield stream
+            with NamedTemporaryFile() as file:
+                yield file
+                file.flush()
+                self._upload(Path(file.name), target)
             return
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(Path(target)) as file:
             yield file
+
+    def _upload(self, file: Path, target: str) -> None:
+        with self.fs.open_output_stream(target) as stream:
+            if file.stat().st_size:
+                with memory_map(str(file)) as data:
+                    stream.write(data.read_buffer())  # in one call, which no exception of Python interrupts
 
     def read_json(self, name: str) -> Any:
         """The value of a JSON file. UserError naming the file if it is not JSON."""
