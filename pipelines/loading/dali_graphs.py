@@ -1,6 +1,7 @@
 """DALI pipelines: decode regions or whole images, and on a GPU rescale them as well.
 
-They take every parameter as an input and draw no random numbers.
+They take every parameter as an input and draw no random numbers. An EXIF orientation is ignored: packing has
+turned the pixels of a rotated file, and decides what counts as one.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ def crop_graph(feed: Callable[[], Any], side: int, placement: Placement) -> Any:
         normalized_anchor=False,
         normalized_shape=False,
         axis_names="HW",
+        adjust_orientation=False,
     )
     if placement == "cpu":
         return decoded
@@ -56,7 +58,10 @@ def whole_image_graph(feed: Iterator[Any], placement: Placement) -> Any:
     outputs = 1 if placement == "cpu" else 2
     file, *size = fn.external_source(feed, num_outputs=outputs, batch=True, no_copy=True)
     decoded = fn.decoders.image(
-        file, device="mixed" if placement == "gpu" else "cpu", output_type=types.DALIImageType.RGB
+        file,
+        device="mixed" if placement == "gpu" else "cpu",
+        output_type=types.DALIImageType.RGB,
+        adjust_orientation=False,
     )
     if placement == "cpu":
         return decoded

@@ -1,4 +1,4 @@
-"""Decodes a source's image file once, to validate it, and to normalise what a reader could not decode."""
+"""Decodes a source's image file once, to validate it, and encodes anew what is not kept as it is."""
 
 import io
 import warnings
@@ -8,8 +8,15 @@ import numpy as np
 from numba import njit
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipelines.packing.encode import encode
+
 MAX_PIXELS = 200_000_000
 """Larger images are skipped: decoded they would take more than 0.6 GB."""
+
+
+MAX_ELONGATION = 32
+"""Images whose longer side is more times the shorter are skipped: the dense protocol rescales the shorter side
+to 512, and the first of VGG's feature maps would take more than 2.1 GB."""
 
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM")
@@ -35,13 +42,17 @@ class Decoded:
     """float64: sum of the pixels."""
     products_CC: np.ndarray
     """float64: sum of the pixels' outer products."""
+    pixels_HWC: np.ndarray
+    """uint8: what a reader of the file should see."""
+    photograph: bool
+    """Whether the source's file is a JPEG."""
 
 
 def decode(data: bytes) -> Decoded | str:
     """The image of a file, or the reason why it is skipped.
 
     JPEG and 8-bit PNG files are kept byte for byte, unless their headers have a fault that PIL ignores and
-    another decoder fails or crashes on. An EXIF rotation is applied, so that readers need not know of it; other
+    another decoder fails or crashes on. An EXIF rotation that PIL sees is applied, readers apply none; other
     formats are converted to PNG.
     """
     if not data:
@@ -51,24 +62,26 @@ def decode(data: bytes) -> Decoded | str:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 return f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}"
+            if max(image.size) > MAX_ELONGATION * min(image.size):
+                return f"{image.width}×{image.height} pixels: one side is over {MAX_ELONGATION} times the other"
             image.load()
+            photograph = image.format in JPEG
             rotated = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
-            keep = (image.format in JPEG and _has_valid_header(data)) or (
+            keep = (photograph and _has_valid_header(data)) or (
                 image.format == "PNG" and image.mode in ("RGB", "L") and "icc_profile" not in image.info
             )
             upright = ImageOps.exif_transpose(image) if rotated else image
-            rgb = _to_rgb(upright)
+            pixels_HWC = np.asarray(_to_rgb(upright))
             if rotated or not keep:
-                file = io.BytesIO()
-                kind = "JPEG" if image.format in JPEG else "PNG"
-                rgb.save(file, kind, quality=95)
-                data = file.getvalue()
+                data = encode(pixels_HWC, photograph=photograph)
     except UnidentifiedImageError:  # its message holds a memory address
         return "no image of a known format"
     except Exception as error:  # noqa: BLE001  # PIL's parsers raise errors of any type
         return f"{type(error).__name__}: {error}"
-    sum_C, products_CC = _moments(np.asarray(rgb).reshape(-1, 3))
-    return Decoded(data, rgb.height, rgb.width, sum_C.astype(np.float64), products_CC.astype(np.float64))
+    height, width, _ = pixels_HWC.shape
+    sum_C, products_CC = _moments(pixels_HWC.reshape(-1, 3))
+    sums = sum_C.astype(np.float64), products_CC.astype(np.float64)
+    return Decoded(data, height, width, *sums, pixels_HWC, photograph)
 
 
 @njit(nogil=True, cache=True)

@@ -1,4 +1,4 @@
-"""Packs one shard: reads its files, decodes each, writes the valid ones."""
+"""Packs one shard: writes the valid ones of its files, and a note that it is finished."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.packing.arrow_file import ShardWriter
-from pipelines.packing.decode import Decoded, decode
+from pipelines.packing.decode import Decoded
 from pipelines.packing.packed_shard import PackedShard
+from pipelines.packing.proof import proved_images
 from pipelines.shards.manifest import SkippedFile
 from pipelines.sources.source import SourceFile
 from pipelines.storage.folder import Folder
@@ -29,14 +30,14 @@ class ShardTask:
 
 
 def pack_shard(task: ShardTask) -> PackedShard:
-    """Pack one shard and write a note that it is finished. OSError if it cannot be written."""
+    """Pack one shard and write a note that it is finished. OSError if it cannot be written,
+    UserError if a file of the source cannot be read."""
     folder, arrow_file = Folder(task.uri), f"{task.name}.arrow"
     statistics = _Statistics()
     skipped: list[SkippedFile] = []
     with folder.writing(arrow_file) as stream:
         writer = ShardWriter(stream)
-        for file in task.files:
-            decoded = _decode(file)
+        for file, decoded in proved_images(task.files):
             if isinstance(decoded, str):
                 skipped.append(SkippedFile(file.split, file.key, decoded))
                 continue
@@ -95,14 +96,6 @@ class _Statistics:
         self.pixels += image.height * image.width
         self.sum_C += image.sum_C
         self.products_CC += image.products_CC
-
-
-def _decode(file: SourceFile) -> Decoded | str:
-    try:
-        data = file.content.read()
-    except OSError as error:
-        return f"it cannot be read: {error.strerror or error}"
-    return decode(data)
 
 
 def _note(name: str) -> str:

@@ -20,7 +20,7 @@ from nvidia.dali import fn, pipeline_def, types
 from PIL import Image, ImageOps
 
 import pipelines.pack
-import pipelines.packing.shard
+import pipelines.packing.proof
 from cli.errors import UserError
 from pipelines.pack import main, pack
 from pipelines.packing.decode import decode
@@ -401,12 +401,12 @@ def test_a_bug_keeps_the_finished_shards_and_its_traceback(tmp_path, monkeypatch
             raise ValueError("not enough values to unpack")
         return decode(data)
 
-    monkeypatch.setattr(pipelines.packing.shard, "decode", with_a_bug)
+    monkeypatch.setattr(pipelines.packing.proof, "decode", with_a_bug)
     with pytest.raises(ValueError, match="not enough values to unpack") as raised:
         main()
     assert not isinstance(raised.value, UserError)
     finished = (tmp_path / "out.partial" / "train-00000.arrow").stat().st_ino
-    monkeypatch.setattr(pipelines.packing.shard, "decode", decode)
+    monkeypatch.setattr(pipelines.packing.proof, "decode", decode)
     main()
     assert "shards are packed already" in capsys.readouterr().err
     assert (tmp_path / "out" / "train-00000.arrow").stat().st_ino == finished
