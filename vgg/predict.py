@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.command import exit_codes
-from cli.errors import UserError
+from cli.errors import Failure, UserError
 from pipelines.loading.draw import rescaled
 from vgg.net.module import VGG
 from vgg.pictures.images import ranked_predictions
+from vgg.testing.probabilities import why_no_probabilities
 from vgg.testing.protocols import GRID, Evaluation, Protocol, dense, derived_scales, multi_crop
 from vgg.weights.open_net import open_net
 from vgg.weights.trained_net import TrainedNet
@@ -59,6 +60,8 @@ def predict(options: PredictOptions) -> None:
     images = [open_image(file) for file in options.images]
     module = net.module()
     posteriors_BK = np.stack([posterior(net, module, image, options) for image in images])
+    if fault := why_no_probabilities(posteriors_BK, [str(file) for file in options.images]):
+        raise Failure(f"{net.name}: {fault}")
     names = net.class_names or tuple(f"class {k}" for k in range(net.architecture.classes))
     ranked_BK = np.argsort(-posteriors_BK, axis=1, kind="stable")[:, :SHOWN_CLASSES]
     predictions = [

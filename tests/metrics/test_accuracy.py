@@ -1,15 +1,17 @@
-"""Errors, intervals and calibration against scikit-learn, resampling by hand and a plain loop."""
+"""Errors, intervals and calibration against scikit-learn, SciPy and torchmetrics."""
 
 from typing import cast
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from sklearn.metrics import recall_score, top_k_accuracy_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from cli.errors import UserError
-from vgg.metrics.accuracy import accuracy, bootstrap_interval, ranks
+from vgg.metrics.accuracy import accuracy, ranks
+from vgg.metrics.interval import wilson_interval
 
 
 @pytest.fixture
@@ -50,13 +52,13 @@ def test_no_image_is_an_error():
         accuracy(np.zeros((0, 3), np.float32), np.zeros(0, np.int32))
 
 
-@pytest.mark.parametrize(("wrong", "seen"), [(130, 500), (3, 500), (0, 50), (50, 50)])
-def test_the_interval_is_that_of_images_resampled_by_hand(wrong, seen):
-    errors_N = np.arange(seen) < wrong
-    rng = np.random.default_rng(1)
-    resampled = [100 * errors_N[rng.integers(0, seen, seen)].mean() for _ in range(4000)]
-    expected = np.percentile(resampled, [2.5, 97.5])
-    np.testing.assert_allclose(bootstrap_interval(wrong, seen), expected, atol=100 * 3 / seen)
+@pytest.mark.parametrize(("wrong", "seen"), [(130, 500), (3, 500), (0, 50), (50, 50), (1, 1), (49_999, 50_000)])
+def test_the_interval_is_scipys_wilson_interval(wrong, seen):
+    expected = binomtest(wrong, seen).proportion_ci(method="wilson")
+    found = wilson_interval(wrong, seen)
+    np.testing.assert_allclose(found, (100 * expected.low, 100 * expected.high), rtol=1e-9, atol=1e-9)
+    assert 0 <= found[0] <= 100 * wrong / seen <= found[1] <= 100
+    assert found[0] < found[1], "none or all wrong of a few is no certainty"
 
 
 def test_calibration_error_is_torchmetrics(scored):

@@ -7,11 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cli.errors import UserError
+from cli.errors import Failure, UserError
 from pipelines.storage.folder import Folder
 from vgg.ensemble import EnsembleOptions, ensemble, ranked_pairs, read_posteriors
+from vgg.reporting.publish import publish
 from vgg.testing import posteriors
 from vgg.testing.posteriors import Posteriors, mean
+from vgg.testing.probabilities import why_no_probabilities
 from vgg.testing.provenance import EnsembleMember, Provenance
 
 
@@ -169,3 +171,52 @@ def test_the_best_pair_of_one_is_refused(folder, tmp_path):
 def test_a_result_is_named_by_folder_or_file(folder, tmp_path):
     posteriors.write(folder, "posteriors.arrow", made_up(1))
     assert read_posteriors(str(tmp_path)).digest == read_posteriors(str(tmp_path / "posteriors.arrow")).digest
+
+
+def spoilt(value, row=7):
+    """Probabilities of which one image's are wrong, by the value of a class."""
+    sound = made_up(1)
+    values_NK = sound.posteriors_NK.copy()
+    values_NK[row, 2] = value
+    return replace(sound, posteriors_NK=values_NK)
+
+
+FAULTS = [
+    (spoilt(np.nan), r"1 of 60 images .*é7\.jpg's are not finite"),
+    (spoilt(np.inf), "not finite"),
+    (spoilt(-np.inf), "not finite"),
+    (spoilt(-0.1), "negative"),
+    (spoilt(3.0), "add up to 3"),
+    (replace(made_up(1), posteriors_NK=np.zeros((60, 5), np.float32)), "60 of 60 .*add up to 0"),
+    (replace(made_up(1), posteriors_NK=np.full((60, 4), 0.25, np.float32)), r"shape \[60, 4\]"),
+    (replace(made_up(1), labels_N=np.full(60, 5, np.int32)), "label 5 of é0"),
+    (replace(made_up(1), labels_N=np.full(60, -1, np.int32)), "label -1"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "reason"), FAULTS)
+def test_what_is_no_probability_is_neither_written_nor_published(folder, tmp_path, wrong, reason):
+    """Nor tracked: the server that is named here would be asked."""
+    with pytest.raises(Failure, match=reason):
+        posteriors.write(folder, "p.arrow", wrong)
+    with pytest.raises(Failure, match=rf"d-1 dense 256: .*{reason}"):
+        publish(folder.child("out"), wrong, "http://127.0.0.1:9", "vgg", kind="eval")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("wrong", "reason"), FAULTS)
+def test_what_is_no_probability_is_not_read_or_fused(folder, tmp_path, monkeypatch, wrong, reason):
+    """From a file that an earlier version wrote, with a digest that is right."""
+    with monkeypatch.context() as patch:
+        patch.setattr(posteriors, "require_sound", lambda each: None)
+        posteriors.write(folder.child("old"), "posteriors.arrow", wrong)
+    with pytest.raises(UserError, match=rf"posteriors\.arrow cannot be used: .*{reason}"):
+        ensemble(EnsembleOptions((str(tmp_path / "old"),), str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_probabilities_in_single_precision_are_sound():
+    """Of a thousand classes and of very sure nets."""
+    logits_NK = np.random.default_rng(0).normal(0, 20, (50, 1000)).astype(np.float32)
+    odds_NK = np.exp(logits_NK - logits_NK.max(1, keepdims=True))
+    assert why_no_probabilities(odds_NK / odds_NK.sum(1, keepdims=True), [str(i) for i in range(50)]) is None

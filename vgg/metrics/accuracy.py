@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from cli.errors import UserError
-
-BOOTSTRAP_SAMPLES = 10_000
+from vgg.metrics.interval import wilson_interval
 
 CALIBRATION_BINS = 15
 
@@ -24,7 +23,7 @@ class Accuracy:
     top5_wrong: int
     """Images whose true class is not among the five best-scored (none if there are at most five classes)."""
     top1_interval: tuple[float, float]
-    """95 % bootstrap interval of the top-1 error."""
+    """95 % Wilson interval of the top-1 error."""
     top5_interval: tuple[float, float]
     calibration_error: float
     """Expected calibration error (Guo et al. 2017), a fraction: mean gap between confidence and accuracy."""
@@ -77,24 +76,13 @@ def accuracy(posteriors_NK: np.ndarray, labels_N: np.ndarray) -> Accuracy:
         seen,
         top1_wrong,
         top5_wrong,
-        bootstrap_interval(top1_wrong, seen),
-        bootstrap_interval(top5_wrong, seen),
+        wilson_interval(top1_wrong, seen),
+        wilson_interval(top5_wrong, seen),
         _calibration_error(posteriors_NK, labels_N),
         tuple(
             float(right / images) if images else None for right, images in zip(right_K, images_K, strict=True)
         ),
     )
-
-
-def bootstrap_interval(wrong: int, seen: int) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of an error rate, in percent.
-
-    Resampling `seen` images with replacement hits a wrong one with probability `wrong / seen` each time, so the
-    number of wrong ones in a resample is binomial and no image need be drawn.
-    """
-    resampled = np.random.Generator(np.random.Philox(key=0)).binomial(seen, wrong / seen, BOOTSTRAP_SAMPLES)
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return float(100 * low / seen), float(100 * high / seen)
 
 
 def _calibration_error(posteriors_NK: np.ndarray, labels_N: np.ndarray) -> float:

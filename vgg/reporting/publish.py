@@ -15,7 +15,7 @@ from vgg.metrics.confusion import confusion_matrix
 from vgg.pictures.confusion import confusion_figure
 from vgg.reporting.evaluation_run import metrics, run_info
 from vgg.reporting.result import EvaluationResult, Kind, result_json
-from vgg.testing.posteriors import Posteriors, write
+from vgg.testing.posteriors import Posteriors, require_sound, write
 from vgg.tracking.tracker import Tracker
 
 DELIVERY_SECONDS = 60.0
@@ -28,8 +28,10 @@ def publish(
 ) -> EvaluationResult:
     """Write posteriors.arrow and result.json to the folder and track the result if there is a server.
 
-    Published again, from whatever folder, the same result is the same run.
+    Published again, from whatever folder, the same result is the same run. Failure, with nothing written or
+    tracked, if these are no class probabilities.
     """
+    require_sound(posteriors)
     scored = accuracy(posteriors.posteriors_NK, posteriors.labels_N)
     digest = write(folder, POSTERIORS, posteriors)
     result = result_json(kind, posteriors.provenance, scored, digest)

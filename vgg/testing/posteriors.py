@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cli.errors import UserError
+from cli.errors import Failure, UserError
 from pipelines.storage.folder import Folder
+from vgg.testing.probabilities import why_not_labelled
 from vgg.testing.provenance import EnsembleMember, Provenance
 
 FORMAT = 1
@@ -42,9 +43,22 @@ class Posteriors:
         digest.update(np.ascontiguousarray(self.posteriors_NK, "<f4").tobytes())
         return digest.hexdigest()
 
+    @property
+    def fault(self) -> str | None:
+        """Why these are no class probabilities of labelled images; None if they are."""
+        classes = len(self.provenance.classes)
+        return why_not_labelled(self.posteriors_NK, self.labels_N, self.keys, classes)
+
+
+def require_sound(posteriors: Posteriors) -> None:
+    """Failure, naming nets and image, unless these are class probabilities of labelled images."""
+    if fault := posteriors.fault:
+        raise Failure(f"nothing is written or tracked of {describe(posteriors)}: {fault}")
+
 
 def write(folder: Folder, name: str, posteriors: Posteriors) -> str:
-    """Save under this name, atomically; returns the digest."""
+    """Save under this name, atomically; returns the digest. Failure if they are no class probabilities."""
+    require_sound(posteriors)
     images, classes = posteriors.posteriors_NK.shape
     digest = posteriors.digest
     metadata = {"format": FORMAT, "sha256": digest, **asdict(posteriors.provenance)}
@@ -81,6 +95,8 @@ def read(folder: Folder, name: str) -> Posteriors:
         raise UserError(f"{file} has format {file_format}, this version reads {FORMAT}: evaluate again")
     if posteriors.digest != metadata.get("sha256"):
         raise UserError(f"{file} is damaged: its SHA-256 is not the one it was written with; evaluate again")
+    if fault := posteriors.fault:
+        raise UserError(f"{file} cannot be used: {fault}; evaluate again")
     return posteriors
 
 
@@ -92,9 +108,7 @@ def mean(posteriors: Sequence[Posteriors]) -> Posteriors:
     first, count = posteriors[0], len(posteriors)
     for other in posteriors[1:]:
         if reason := _mismatch(first, other):
-            raise UserError(
-                f"posteriors of {_describe(first)} and {_describe(other)} cannot be fused: {reason}"
-            )
+            raise UserError(f"posteriors of {describe(first)} and {describe(other)} cannot be fused: {reason}")
     total_NK = np.zeros(first.posteriors_NK.shape, np.float64)
     weights: dict[EnsembleMember, float] = {}
     for term in posteriors:
@@ -124,7 +138,8 @@ def _mismatch(one: Posteriors, other: Posteriors) -> str | None:
     return None
 
 
-def _describe(posteriors: Posteriors) -> str:
+def describe(posteriors: Posteriors) -> str:
+    """Net, protocol and scale of each member."""
     members = [f"{m.net} {m.protocol} {m.scale}" for m, _ in posteriors.provenance.members]
     return members[0] if len(members) == 1 else f"[{', '.join(members)}]"
 
