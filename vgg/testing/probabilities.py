@@ -16,8 +16,8 @@ def why_no_probabilities(posteriors_NK: np.ndarray, keys: Sequence[str]) -> str 
 
     They are finite, not negative, and add up to 1.
     """
-    finite_N: np.ndarray = np.isfinite(posteriors_NK).all(1)
-    not_negative_N: np.ndarray = (posteriors_NK >= 0).all(1)
+    finite_N: np.ndarray = np.asarray(np.isfinite(posteriors_NK).all(1))
+    not_negative_N: np.ndarray = np.asarray((posteriors_NK >= 0).all(1))
     with np.errstate(invalid="ignore", over="ignore"):
         sums_N: np.ndarray = posteriors_NK.sum(1, dtype=np.float64)
         one_N = np.absolute(sums_N - 1) <= SUM_TOLERANCE
