@@ -14,6 +14,7 @@ from pipelines.storage.folder import Folder
 from vgg.metrics.accuracy import Accuracy, accuracy
 from vgg.reporting.publish import publish
 from vgg.reporting.result import EvaluationResult
+from vgg.reporting.result_folder import holds_another
 from vgg.testing import posteriors
 from vgg.testing.posteriors import Posteriors
 from vgg.tracking.server import tracking_uri
@@ -56,6 +57,8 @@ def ensemble(options: EnsembleOptions) -> EvaluationResult:
         _print_pairs(pairs, options.results)
         candidates = [candidates[i] for i in pairs[0][0]]
     fused = posteriors.mean(candidates)
+    if holds_another(Folder(options.out), fused.identity):
+        raise UserError(f"--out {options.out} holds the result of another test: name another folder")
     uri = tracking_uri(options.track)
     return publish(Folder(options.out), fused, uri, options.experiment, kind="ensemble")
 

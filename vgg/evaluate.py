@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import tyro
 
 from cli.command import exit_codes
@@ -25,11 +24,13 @@ from pipelines.storage.folder import Folder
 from vgg.net.precision import Precision
 from vgg.reporting.publish import publish
 from vgg.reporting.result import EvaluationResult
+from vgg.reporting.result_folder import result_folder
 from vgg.testing import posteriors
+from vgg.testing.identity import evaluation_name
 from vgg.testing.passes import PassOfNet, score_passes
 from vgg.testing.protocols import GRID, Average, Evaluation, Pass, Protocol, derived_scales
 from vgg.testing.provenance import EnsembleMember, Provenance
-from vgg.testing.scoring import Scorer, ScoringJob, ScoringTask
+from vgg.testing.scoring import ScoredBlock, Scorer, ScoringJob, ScoringTask
 from vgg.tracking.server import tracking_uri
 from vgg.weights.open_net import open_net
 from vgg.weights.trained_net import TrainedNet
@@ -93,7 +94,7 @@ def evaluate(options: EvaluateOptions) -> list[EvaluationResult]:
     ]
     job = _scoring_job(options, nets, data)
 
-    def run_tasks(tasks: Sequence[ScoringTask]) -> Iterable[tuple[ScoringTask, np.ndarray]]:
+    def run_tasks(tasks: Sequence[ScoringTask]) -> Iterable[tuple[ScoringTask, ScoredBlock]]:
         from cluster.tasks import run_on_workers  # Ray takes a second to import: not before there is a task
 
         return run_on_workers(Scorer, job, tasks, options.layout)
@@ -104,7 +105,8 @@ def evaluate(options: EvaluateOptions) -> list[EvaluationResult]:
     for i, folder in enumerate(folders):
         for evaluation in evaluations[i]:
             mean = posteriors.mean([scored[i, pass_] for pass_ in evaluation.passes])
-            results.append(publish(folder.child(evaluation.name), mean, uri, options.experiment, kind="eval"))
+            target = result_folder(folder, evaluation_name(evaluation, mean.provenance), mean.identity)
+            results.append(publish(target, mean, uri, options.experiment, kind="eval"))
     return results
 
 
@@ -161,6 +163,8 @@ def _provenance(net: TrainedNet, pass_: Pass, options: EvaluateOptions, manifest
         average=options.average if pass_.protocol == "dense" else "posteriors",
         grid=options.grid if pass_.protocol == "multi-crop" else 1,
         precision=options.precision,
+        trained_on=net.trained_on,
+        started_from=net.started_from,
     )
     return Provenance(
         manifest.digest,
@@ -169,6 +173,7 @@ def _provenance(net: TrainedNet, pass_: Pass, options: EvaluateOptions, manifest
         manifest.classes,
         manifest.class_names,
         ((member, 1.0),),
+        manifest.splits["train"].images if "train" in manifest.splits else 0,
     )
 
 

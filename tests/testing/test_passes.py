@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cli.errors import UserError
+from cli.errors import Failure, UserError
 from pipelines.shards.manifest import Split, read_manifest
 from pipelines.shards.reader import Shards
 from pipelines.shards.staging import StagingOptions
@@ -13,7 +13,7 @@ from pipelines.storage.folder import Folder
 from vgg.testing.passes import PassOfNet, score_passes
 from vgg.testing.protocols import Pass
 from vgg.testing.provenance import EnsembleMember, Provenance
-from vgg.testing.scoring import BLOCK, ScoringJob
+from vgg.testing.scoring import BLOCK, ScoredBlock, ScoringJob
 
 CLASSES = 10
 
@@ -33,18 +33,19 @@ def pass_of_net(folder, scale=32, precision="fp32"):
 class Runner:
     """Scores tasks in this process, the last first; remembers them."""
 
-    def __init__(self):
-        self.tasks = []
+    def __init__(self, precision="fp32"):
+        self.tasks, self.precision = [], precision
 
     def __call__(self, tasks):
         self.tasks += tasks
         for task in reversed(tasks):
             images = np.arange(task.first, task.stop)
-            yield task, np.float32(np.eye(CLASSES)[(images + task.pass_.scale) % CLASSES])
+            posteriors_BK = np.eye(CLASSES, dtype=np.float32)[(images + task.pass_.scale) % CLASSES]
+            yield task, ScoredBlock(posteriors_BK, self.precision)
 
 
-def score(job, *passes):
-    runner = Runner()
+def score(job, *passes, precision="fp32"):
+    runner = Runner(precision)
     return score_passes(job, passes, runner), runner.tasks
 
 
@@ -64,7 +65,8 @@ def test_every_image_is_scored_once_and_in_order(job, digits, tmp_path):
 def test_what_is_saved_is_not_scored_again(job, tmp_path):
     """Nor are tasks run if there are none: no cluster is joined for them."""
     first, _ = score(job, pass_of_net(tmp_path))
-    (tmp_path / "parts" / "dense-32" / f"{BLOCK:08d}.arrow").unlink()
+    (block,) = tmp_path.glob(f"parts/dense-32*/fp32-{BLOCK:08d}.arrow")
+    block.unlink()
     again, tasks = score(job, pass_of_net(tmp_path))
     assert [task.first for task in tasks] == [BLOCK]
     assert again[0, Pass("dense", 32)].digest == first[0, Pass("dense", 32)].digest
@@ -76,10 +78,66 @@ def test_what_is_saved_is_not_scored_again(job, tmp_path):
     assert saved[0, Pass("dense", 32)].digest == first[0, Pass("dense", 32)].digest
 
 
-def test_blocks_of_other_settings_are_scored_again(job, tmp_path):
-    _, tasks = score(job, pass_of_net(tmp_path, precision="bf16"))
-    _, again = score(job, pass_of_net(tmp_path, precision="fp32"))
-    assert again == tasks
+def members(scored):
+    return {member for each in scored.values() for member, _ in each.provenance.members}
+
+
+def test_blocks_of_another_precision_are_scored_again_and_kept(job, tmp_path):
+    """Each precision has blocks of its own, and the result names what the workers scored in."""
+    net_pass = pass_of_net(tmp_path, precision="auto")
+    for precision in ("bf16", "fp32"):
+        asked = replace(job, precision=precision)
+        scored, tasks = score(asked, net_pass, precision=precision)
+        assert len(tasks) == 2
+        assert {member.precision for member in members(scored)} == {precision}
+    for precision in ("bf16", "fp32"):
+        scored, tasks = score(replace(job, precision=precision), net_pass)
+        assert not tasks
+        assert {member.precision for member in members(scored)} == {precision}
+
+
+def test_blocks_of_two_precisions_are_never_put_together(job, tmp_path):
+    """Interrupted on workers of one kind and resumed on others."""
+
+    class Breaks(Runner):
+        def __call__(self, tasks):
+            yield next(super().__call__(tasks))
+            raise RuntimeError("a worker died")
+
+    net_pass = pass_of_net(tmp_path, precision="auto")
+    with pytest.raises(RuntimeError):
+        score_passes(job, [net_pass], Breaks("bf16"))
+    scored, tasks = score(job, net_pass, precision="fp32")
+    assert {task.first for task in tasks} == set(range(0, len(scored[net_pass.key].keys), BLOCK))
+    assert {member.precision for member in members(scored)} == {"fp32"}
+
+
+def test_workers_that_differ_in_precision_are_reported(job, tmp_path):
+    class Mixed(Runner):
+        def __call__(self, tasks):
+            for i, (task, scored) in enumerate(super().__call__(tasks)):
+                yield task, replace(scored, precision=("bf16", "fp32")[i % 2])
+
+    with pytest.raises(Failure, match="bf16, another in fp32: name one for all with --precision"):
+        score_passes(job, [pass_of_net(tmp_path, precision="auto")], Mixed())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: replace(p, split="train"),
+        lambda p: replace(p, data="another"),
+        lambda p: replace(p, members=((replace(p.members[0][0], average="posteriors"), 1.0),)),
+        lambda p: replace(p, members=((replace(p.members[0][0], weights_sha256="other"), 1.0),)),
+    ],
+)
+def test_blocks_of_another_test_are_neither_used_nor_replaced(job, tmp_path, change):
+    net_pass = pass_of_net(tmp_path)
+    other = replace(net_pass, provenance=change(net_pass.provenance))
+    first, second = score(job, net_pass)[1], score(job, other)[1]
+    assert first == second
+    for again in (net_pass, other):
+        assert not score(job, again)[1]
 
 
 def test_what_was_scored_before_an_error_is_kept(job, tmp_path):

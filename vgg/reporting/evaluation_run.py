@@ -15,10 +15,22 @@ def run_info(
     """Description of the run. Its id is derived from posteriors and name: the same result is the same run."""
     scales = "+".join(map(str, result["scales"]))
     name = f"{result['net']} {result['protocol']} {scales}"
-    uid = hashlib.sha256(f"{result['posteriors_sha256']} {name} {result['kind']}".encode()).hexdigest()[:32]
+    uid = hashlib.sha256(
+        f"{result['posteriors_sha256']} {name} {result['kind']} {result['identity']}".encode()
+    ).hexdigest()[:32]
     shared = {key: str(result[key]) for key in ("net", "recipe", "configuration", "protocol", "scales")}
-    shared["split"] = provenance.split
+    shared |= {
+        "split": provenance.split,
+        "data_digest": provenance.data,
+        "images": str(result["images"]),
+        "identity": result["identity"],
+    }
     members = [member for member, _ in provenance.members]
+    shared["average"] = " ".join(sorted({member.average for member in members}))
+    shared["precision"] = " ".join(sorted({member.precision for member in members}))
+    shared["grid"] = " ".join(
+        sorted({str(member.grid) for member in members if member.protocol == "multi-crop"})
+    )
     return RunInfo(
         uid=uid,
         experiment=experiment,
@@ -32,8 +44,6 @@ def run_info(
         },
         params={
             **shared,
-            "average": " ".join(sorted({member.average for member in members})),
-            "precision": " ".join(sorted({member.precision for member in members})),
             "posteriors": posteriors_uri,
             "posteriors_sha256": result["posteriors_sha256"],
         },

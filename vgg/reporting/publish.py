@@ -15,12 +15,11 @@ from vgg.metrics.confusion import confusion_matrix
 from vgg.pictures.confusion import confusion_figure
 from vgg.reporting.evaluation_run import metrics, run_info
 from vgg.reporting.result import EvaluationResult, Kind, result_json
+from vgg.reporting.result_folder import POSTERIORS
 from vgg.testing.posteriors import Posteriors, require_sound, write
 from vgg.tracking.tracker import Tracker
 
 DELIVERY_SECONDS = 60.0
-
-POSTERIORS = "posteriors.arrow"
 
 
 def publish(
@@ -35,6 +34,7 @@ def publish(
     scored = accuracy(posteriors.posteriors_NK, posteriors.labels_N)
     digest = write(folder, POSTERIORS, posteriors)
     result = result_json(kind, posteriors.provenance, scored, digest)
+    result["identity"] = posteriors.identity
     url = None
     if tracking_uri is not None:
         url = _track(folder, posteriors, scored, result, tracking_uri, experiment)

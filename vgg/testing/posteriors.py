@@ -9,7 +9,7 @@ Shapes: N images, K classes.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from cli.errors import Failure, UserError
 from pipelines.storage.folder import Folder
+from vgg.testing.identity import identity
 from vgg.testing.probabilities import why_not_labelled
 from vgg.testing.provenance import EnsembleMember, Provenance
 
@@ -38,10 +39,15 @@ class Posteriors:
     @property
     def digest(self) -> str:
         """SHA-256 over provenance, keys, labels and probabilities."""
-        digest = hashlib.sha256(json.dumps([asdict(self.provenance), self.keys], sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps([self.provenance.to_json(), self.keys], sort_keys=True).encode())
         digest.update(np.ascontiguousarray(self.labels_N, "<i4").tobytes())
         digest.update(np.ascontiguousarray(self.posteriors_NK, "<f4").tobytes())
         return digest.hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """What these are a result of; see `vgg.testing.identity`."""
+        return identity(self.provenance, len(self.keys))
 
     @property
     def fault(self) -> str | None:
@@ -61,7 +67,7 @@ def write(folder: Folder, name: str, posteriors: Posteriors) -> str:
     require_sound(posteriors)
     images, classes = posteriors.posteriors_NK.shape
     digest = posteriors.digest
-    metadata = {"format": FORMAT, "sha256": digest, **asdict(posteriors.provenance)}
+    metadata = {"format": FORMAT, "sha256": digest, **posteriors.provenance.to_json()}
     values = pa.array(np.ascontiguousarray(posteriors.posteriors_NK, np.float32).reshape(-1))
     table = pa.table(
         {
@@ -148,14 +154,7 @@ def _from_table(table: pa.Table, metadata: dict[str, Any]) -> Posteriors:
     column = table.column("posterior").combine_chunks()
     values = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     return Posteriors(
-        Provenance(
-            metadata["data"],
-            metadata["source"],
-            metadata["split"],
-            tuple(metadata["classes"]),
-            tuple(metadata["class_names"]),
-            tuple((EnsembleMember(**member), weight) for member, weight in metadata["members"]),
-        ),
+        Provenance.from_json(metadata),
         tuple(table.column("key").to_pylist()),
         table.column("label").to_numpy().astype(np.int32),
         values.flatten().to_numpy().reshape(table.num_rows, -1),

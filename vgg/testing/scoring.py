@@ -39,6 +39,16 @@ class ScoringTask:
 
 
 @dataclass(frozen=True)
+class ScoredBlock:
+    """What a worker makes of a task."""
+
+    posteriors_BK: np.ndarray
+    """Class probabilities, float32."""
+    precision: str
+    """Of the worker's arithmetic: fp32, bf16 or fp16."""
+
+
+@dataclass(frozen=True)
 class ScoringJob:
     """What all tasks have in common."""
 
@@ -75,11 +85,12 @@ class Scorer:
         """Index and module of the net that was used last."""
 
     @torch.inference_mode()
-    def __call__(self, task: ScoringTask) -> np.ndarray:
-        """Class probabilities [B, K] float32 of the task's images, in the order of the split."""
+    def __call__(self, task: ScoringTask) -> ScoredBlock:
+        """Class probabilities of the task's images, in the order of the split."""
         single_crop = task.pass_.protocol == "single-crop"
         with self._precision.autocast():
-            return self._score_single_crops(task) if single_crop else self._score_whole_images(task)
+            posteriors_BK = self._score_single_crops(task) if single_crop else self._score_whole_images(task)
+        return ScoredBlock(posteriors_BK, self._precision.name)
 
     def _score_single_crops(self, task: ScoringTask) -> np.ndarray:
         """By the centre crop, which is all that is decoded of an image."""

@@ -34,6 +34,11 @@ class TrainedNet:
     class_names: tuple[str, ...] | None
     """In the order of the outputs; None if unknown."""
     seed: int | None = None
+    trained_on: str = ""
+    """SHA-256 of the manifest of the data set it was trained on; empty if unknown."""
+    started_from: tuple[str, ...] = ()
+    """Recipes of the nets whose weights it started from, the nearest first, as `recipe`; empty if unknown or
+    none."""
 
     @property
     def training_scale(self) -> str:
@@ -59,6 +64,8 @@ class TrainedNet:
             recipe=_recipe_label(metadata),
             class_names=tuple(metadata["classes"]),
             seed=metadata["seed"],
+            trained_on=metadata.get("data", ""),
+            started_from=_started_from(metadata),
         )
 
     def module(self) -> VGG:
@@ -79,11 +86,23 @@ class TrainedNet:
 
 def model_metadata(architecture: Architecture, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a checkpoint's metadata that a LoggedModel keeps, so that `open_net` can restore the net."""
-    kept = {key: metadata[key] for key in ("recipe", "recipe_name", "seed", "classes", "mean_rgb")}
-    return {"architecture": asdict(architecture), "lineage": metadata.get("lineage", []), **kept}
+    kept = ("recipe", "recipe_name", "seed", "classes", "mean_rgb", "data", "lineage")
+    return {"architecture": asdict(architecture), **{key: metadata[key] for key in kept if key in metadata}}
 
 
 def _recipe_label(metadata: Mapping[str, Any]) -> str:
     name, settings = metadata["recipe_name"], metadata["recipe"]
     unchanged = name in RECIPES and not saved_difference(settings, asdict(RECIPES[name][1]))
     return name if unchanged else f"{name} (overridden)"
+
+
+def _started_from(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of the metadata `lineage`: the nets it started from, the nearest first; what is not as it should be is
+    noted with each.
+    """
+    return tuple(
+        net["recipe"]
+        + (" (overridden)" if net["difference"] else "")
+        + ("" if net["data"] == metadata.get("data") else " (other data)")
+        for net in metadata.get("lineage", ())
+    )
