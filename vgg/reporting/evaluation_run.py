@@ -4,15 +4,18 @@ import hashlib
 from typing import Any
 
 from vgg.metrics.accuracy import Accuracy
-from vgg.reporting.paper_results import ResultKey, reference_errors
+from vgg.reporting.facts import Facts
+from vgg.reporting.paper_conditions import reference
+from vgg.testing.posteriors import Posteriors
 from vgg.testing.provenance import Provenance
 from vgg.tracking.run_info import RunInfo, unix_time_ms
 
 
 def run_info(
-    result: dict[str, Any], provenance: Provenance, posteriors_uri: str, *, experiment: str
+    result: dict[str, Any], posteriors: Posteriors, posteriors_uri: str, *, experiment: str
 ) -> RunInfo:
     """Description of the run. Its id is derived from posteriors and name: the same result is the same run."""
+    provenance = posteriors.provenance
     scales = "+".join(map(str, result["scales"]))
     name = f"{result['net']} {result['protocol']} {scales}"
     uid = hashlib.sha256(
@@ -39,8 +42,9 @@ def run_info(
             **shared,
             "kind": result["kind"],
             "scales": scales,
-            "tested": " ".join(_result_key(result, provenance).nets),
+            "tested": " ".join(_nets(provenance)),
             "classes": str(len(provenance.classes)),
+            **Facts.of(posteriors).to_tags(),
         },
         params={
             **shared,
@@ -55,8 +59,8 @@ def run_info(
     )
 
 
-def metrics(result: dict[str, Any], provenance: Provenance, accuracy: Accuracy) -> dict[str, float]:
-    """Errors, the top-1 interval, calibration, and the differences from the published errors, if any."""
+def metrics(posteriors: Posteriors, accuracy: Accuracy) -> dict[str, float]:
+    """Errors, the top-1 interval, calibration, and the differences from comparable published errors, if any."""
     values = {
         "top1_error": accuracy.top1_error,
         "top5_error": accuracy.top5_error,
@@ -65,14 +69,14 @@ def metrics(result: dict[str, Any], provenance: Provenance, accuracy: Accuracy) 
         "calibration_error": accuracy.calibration_error,
         "images": float(accuracy.seen),
     }
-    published = reference_errors(_result_key(result, provenance), len(provenance.classes), provenance.source)
-    for name, reference in zip(("top1_error", "top5_error"), published, strict=True):
-        if reference is not None:
-            values[f"{name}_over_published"] = values[name] - reference
+    published = reference(Facts.of(posteriors))
+    for name, error in zip(("top1_error", "top5_error"), published, strict=True):
+        if error is not None:
+            values[f"{name}_over_published"] = values[name] - error
     return values
 
 
-def _result_key(result: dict[str, Any], provenance: Provenance) -> ResultKey:
-    """What tells in a table of the paper whether a row is about this result."""
+def _nets(provenance: Provenance) -> list[str]:
+    """Each net once, as CONFIGURATION@TRAINING SCALE."""
     nets = {m.weights_sha256: f"{m.configuration}@{m.trained_at}" for m, _ in provenance.members}
-    return ResultKey(tuple(sorted(nets.values())), result["protocol"], tuple(result["scales"]))
+    return sorted(nets.values())

@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-PAPER_CLASSES = 1000
-"""Data with this number of classes is taken for ILSVRC-2012, which the paper's results are on."""
-
 FIXED_256, FIXED_384, JITTERED = "256", "384", "256-512"
 """Training scales S, in the form of `vgg.testing.provenance.EnsembleMember.trained_at`."""
 
@@ -142,26 +139,12 @@ TABLES = (
     ),
 )
 
-TINY_IMAGENET = {
+TINY_IMAGENET: dict[str, tuple[float | None, float | None]] = {
     "A": (64.09, 47.52),
     "B": (59.99, 46.57),
     "D": (63.08, 46.52),
     "C": (61.55, None),
     "E": (64.37, 47.57),
 }
-"""Top-1 errors on Tiny ImageNet, 64×64, 200 classes, of two published studies: one with batch normalisation,
-Adam and early stopping, which ours are compared with; and the best found of a plain VGG in 100 epochs."""
-
-
-def reference_errors(key: ResultKey, classes: int, source: str) -> Errors:
-    """The published errors to compare a result with; (None, None) if there are none.
-
-    The paper's on data with ImageNet's number of classes, a published study's if `source`, the name of the data
-    set, says Tiny ImageNet.
-    """
-    if classes == PAPER_CLASSES:
-        rows = [row.errors for table in TABLES for row in table.rows if row.key == key]
-        return rows[0] if rows else (None, None)
-    if classes == 200 and "tiny" in source.lower() and len(key.nets) == 1:
-        return TINY_IMAGENET.get(key.nets[0].partition("@")[0], (None, None))[0], None
-    return None, None
+"""Top-1 errors on Tiny ImageNet's validation images, 64×64, 200 classes, of two published studies: one with
+batch normalisation, Adam and early stopping; and the best found of a plain VGG in 100 epochs."""

@@ -53,11 +53,11 @@ def _track(
 ) -> str | None:
     """Deliver the result to MLflow; the address of its run, or None if the server does not answer."""
     provenance = posteriors.provenance
-    info = run_info(result, provenance, f"{folder.uri}/{POSTERIORS}", experiment=experiment)
+    info = run_info(result, posteriors, f"{folder.uri}/{POSTERIORS}", experiment=experiment)
     spool = (folder.local or Path(tempfile.gettempdir())) / f"spool-{info.uid[:8]}"
     tracker = Tracker(spool, uri, info, watch_system=False)
     nets = {member.weights_sha256: member.net for member, _ in provenance.members}
-    tracker.scores(nets, metrics(result, provenance, scored))
+    tracker.scores(nets, metrics(posteriors, scored))
     tracker.text("result.json", json.dumps(result))
     labels_N = torch.from_numpy(posteriors.labels_N)
     predicted_N = torch.from_numpy(posteriors.posteriors_NK.argmax(1))

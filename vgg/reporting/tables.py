@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vgg.reporting.paper_results import PAPER_CLASSES, TABLES, Errors, ResultKey, reference_errors
+from vgg.reporting.facts import Facts
+from vgg.reporting.paper_conditions import (
+    CLASSES,
+    EARLIER_VERSION,
+    differences,
+    reference,
+    row_key,
+    tiny_imagenet_errors,
+)
+from vgg.reporting.paper_results import TABLES, Errors, ResultKey
 from vgg.reporting.render import ComparisonRow, ComparisonTable
 
 if TYPE_CHECKING:
@@ -26,6 +35,18 @@ class TrackedResult:
     errors: Errors
     images: int
     run_id: str
+    identity: str
+    """Equal for repetitions of one test."""
+    interval: tuple[float, float] | None
+    """95 % interval of the top-1 error."""
+    split: str
+    facts: Facts | None
+
+    @property
+    def note(self) -> str:
+        """Net, recipe, images and interval."""
+        interval = f", {self.interval[0]:.1f} to {self.interval[1]:.1f}" if self.interval else ""
+        return f"{self.net}, {self.recipe}, {self.images:,} images{interval}"
 
 
 def best_by_data(results: Sequence[TrackedResult]) -> dict[str, list[str]]:
@@ -33,11 +54,10 @@ def best_by_data(results: Sequence[TrackedResult]) -> dict[str, list[str]]:
 
     `results` come newest first.
     """
-    best = {}
-    for data in sorted({result.data for result in results}):
-        newest = _newest([result for result in results if result.data == data])
-        best[data] = [result.run_id for result in sorted(newest, key=lambda result: result.errors[0] or 0.0)]
-    return best
+    return {
+        data: [r.run_id for r in sorted(_newest(of_data), key=lambda r: r.errors[0] or 0.0)]
+        for data, of_data in _by_data(results).items()
+    }
 
 
 def tracked_result(run: "Run") -> TrackedResult | None:
@@ -55,57 +75,78 @@ def tracked_result(run: "Run") -> TrackedResult | None:
         (metrics["top1_error"], metrics["top5_error"]),
         round(metrics["images"]),
         run.info.run_id,
+        tags.get("identity") or run.data.params.get("posteriors_sha256", run.info.run_id),
+        (metrics["top1_error_low"], metrics["top1_error_high"]) if "top1_error_low" in metrics else None,
+        tags.get("split", "unknown"),
+        Facts.from_tags(tags),
     )
 
 
 def paper_tables(results: Sequence[TrackedResult]) -> list[ComparisonTable]:
     """The paper's tables; `results` come newest first, and the newest fills a cell."""
-    on_imagenet = {result.key: result for result in reversed(results) if result.classes == PAPER_CLASSES}
+    of_row = {key: result for result in reversed(results) if (key := row_key(result.facts)) is not None}
     tables = []
     for table in TABLES:
         rows = []
         for row in table.rows:
-            ours = on_imagenet.get(row.key) if row.key is not None else None
-            rows.append(
-                ComparisonRow(
-                    row.label,
-                    row.errors,
-                    ours.errors if ours else None,
-                    f"{ours.net} on {ours.images:,} images" if ours else "",
-                )
-            )
+            ours = of_row.get(row.key) if row.key is not None else None
+            errors, note = (ours.errors, ours.note) if ours else (None, "")
+            rows.append(ComparisonRow(row.label, row.errors, errors, note))
         tables.append(ComparisonTable(f"Table {table.number}. {table.title}", "paper", tuple(rows)))
     return tables
 
 
 def other_tables(results: Sequence[TrackedResult]) -> list[ComparisonTable]:
-    """A table for every other data set: all its results by kind, net, protocol and scales."""
+    """A table for each data set and split, of results in no cell of the paper's, with what differs."""
     tables = []
-    others = [result for result in results if result.classes != PAPER_CLASSES]
-    for data in sorted({result.data for result in others}):
-        newest = _newest([result for result in others if result.data == data])
-        rows = [
-            _row(result)
-            for result in sorted(newest, key=lambda r: (r.kind, r.net, r.key.protocol, r.key.scales))
-        ]
+    others = [result for result in results if row_key(result.facts) is None]
+    for data, of_data in _by_data(others).items():
+        newest = sorted(_newest(of_data), key=lambda r: (r.kind, r.net, r.key.protocol, r.key.scales))
         classes = " or ".join(sorted({str(result.classes) for result in newest}))
-        tables.append(ComparisonTable(f"{data}, {classes} classes", "published", tuple(rows)))
+        rows = tuple(_row(result) for result in newest)
+        tables.append(ComparisonTable(f"{data}, {classes} classes", "published", rows))
     return tables
 
 
+def _by_data(results: Sequence[TrackedResult]) -> dict[str, list[TrackedResult]]:
+    """Results by the name of their data set, with the split if it is not val."""
+    found: dict[str, list[TrackedResult]] = {}
+    for result in sorted(results, key=lambda result: (result.data, result.split)):
+        data = result.data if result.split == "val" else f"{result.data}, split {result.split}"
+        found.setdefault(data, []).append(result)
+    return found
+
+
 def _newest(results: Sequence[TrackedResult]) -> list[TrackedResult]:
-    """The newest of those with equal net and key; `results` come newest first."""
-    return list({(result.net, result.key): result for result in reversed(results)}.values())
+    """The newest of each identity; `results` come newest first."""
+    return list({result.identity: result for result in reversed(results)}.values())
 
 
 def _row(result: TrackedResult) -> ComparisonRow:
     scales = ", ".join(map(str, result.key.scales))
-    return ComparisonRow(
-        f"{' + '.join(result.key.nets)}, {result.key.protocol}, Q = {scales}",
-        reference_errors(result.key, result.classes, result.data),
-        result.errors,
-        f"{result.net}, {result.recipe}, {result.images:,} images",
-    )
+    notes = [result.note]
+    with_norm, plain = tiny_imagenet_errors(result.facts)
+    if with_norm is not None or plain is not None:
+        shown = ["–" if error is None else f"{error:.1f}" for error in (with_norm, plain)]
+        notes.append(f"published: with batch normalisation and Adam {shown[0]}, plain VGG {shown[1]}")
+    elif result.classes == CLASSES:
+        differing = differences(result.facts) or ["no such nets, protocol and scales in the paper's tables"]
+        notes.append(f"not as in the paper: {', '.join(differing)}")
+    else:
+        notes += _unusual(result)
+    label = f"{' + '.join(result.key.nets)}, {result.key.protocol}, Q = {scales}"
+    return ComparisonRow(label, reference(result.facts), result.errors, "; ".join(notes))
+
+
+def _unusual(result: TrackedResult) -> list[str]:
+    """Precision, grid and averaging, as one tells two tests apart by."""
+    if result.facts is None:
+        return [EARLIER_VERSION]
+    nets = result.facts.nets
+    found = {net.precision for net in nets} | {f"data {result.facts.data[:8]}"}
+    found |= {f"grid {net.grid}" for net in nets if net.protocol == "multi-crop"}
+    found |= {f"dense averages {net.average}" for net in nets if net.protocol == "dense"}
+    return [", ".join(sorted(found))]
 
 
 def _data_name(run: "Run") -> str:

@@ -1,0 +1,114 @@
+"""What a tracked test is of, as a tag of its run: all that decides which table it belongs to."""
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from vgg.testing.posteriors import Posteriors
+from vgg.testing.provenance import EnsembleMember
+
+MAX_TAG_CHARACTERS = 5000
+"""MLflow refuses longer tags in some versions."""
+
+_WNID = re.compile(r"n\d{8}")
+
+
+@dataclass(frozen=True)
+class NetFacts:
+    """One net by one protocol, at the scales that share all else."""
+
+    net: str
+    """CONFIGURATION@TRAINING SCALE."""
+    weights: str
+    """First digits of the weights' SHA-256."""
+    recipe: str
+    started_from: tuple[str, ...]
+    trained_on_this_data: bool
+    protocol: str
+    average: str
+    grid: int
+    precision: str
+    weight: float
+    """Of each scale in the mean."""
+    scales: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Data, images and nets of a test."""
+
+    source: str
+    data: str
+    """First digits of the data digest."""
+    split: str
+    images: int
+    train_images: int
+    classes: int
+    wnids: bool
+    """Whether all classes are WNIDs such as n01440764."""
+    images_per_class: tuple[int, int]
+    """The fewest and the most."""
+    nets: tuple[NetFacts, ...]
+
+    @classmethod
+    def of(cls, posteriors: Posteriors) -> "Facts":
+        """The facts of class probabilities."""
+        provenance = posteriors.provenance
+        images_K = np.bincount(posteriors.labels_N, minlength=len(provenance.classes))
+        scales: dict[NetFacts, list[int]] = {}
+        for member, weight in provenance.members:
+            scales.setdefault(_without_scales(member, weight, provenance.data), []).append(member.scale)
+        return cls(
+            source=provenance.source,
+            data=provenance.data[:16],
+            split=provenance.split,
+            images=len(set(posteriors.keys)),
+            train_images=provenance.train_images,
+            classes=len(set(provenance.classes)),
+            wnids=all(_WNID.fullmatch(name) for name in provenance.classes),
+            images_per_class=(int(images_K.min()), int(images_K.max())),
+            nets=tuple(replace(net, scales=tuple(sorted(of_net))) for net, of_net in scales.items()),
+        )
+
+    def to_tags(self) -> dict[str, str]:
+        """As tags; none if the ensemble is too large for one."""
+        text = json.dumps(asdict(self), separators=(",", ":"))
+        return {"facts": text} if len(text) <= MAX_TAG_CHARACTERS else {}
+
+    @classmethod
+    def from_tags(cls, tags: dict[str, str]) -> "Facts | None":
+        """None for runs of earlier versions, and if the tag is malformed."""
+        try:
+            fields = json.loads(tags["facts"])
+            nets = tuple(
+                NetFacts(
+                    **{
+                        **net,
+                        "started_from": tuple(net["started_from"]),
+                        "scales": tuple(net["scales"]),
+                    }
+                )
+                for net in fields["nets"]
+            )
+            fewest, most = fields["images_per_class"]
+            return cls(**{**fields, "nets": nets, "images_per_class": (fewest, most)})
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+def _without_scales(member: EnsembleMember, weight: float, data: str) -> NetFacts:
+    return NetFacts(
+        net=f"{member.configuration}@{member.trained_at}",
+        weights=member.weights_sha256[:16],
+        recipe=member.recipe,
+        started_from=member.started_from,
+        trained_on_this_data=member.trained_on == data,
+        protocol=member.protocol,
+        average=member.average,
+        grid=member.grid,
+        precision=member.precision,
+        weight=round(weight, 6),
+        scales=(),
+    )
