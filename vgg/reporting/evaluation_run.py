@@ -48,6 +48,7 @@ def run_info(
         },
         params={
             **shared,
+            **{f"software.{name}": each for name, each in result["software"].items()},
             "posteriors": posteriors_uri,
             "posteriors_sha256": result["posteriors_sha256"],
         },

@@ -17,6 +17,7 @@ from vgg.reporting.evaluation_run import metrics, run_info
 from vgg.reporting.result import EvaluationResult, Kind, result_json
 from vgg.reporting.result_folder import POSTERIORS
 from vgg.testing.posteriors import Posteriors, require_sound, write
+from vgg.tracking.software import software
 from vgg.tracking.tracker import Tracker
 
 DELIVERY_SECONDS = 60.0
@@ -35,6 +36,7 @@ def publish(
     digest = write(folder, POSTERIORS, posteriors)
     result = result_json(kind, posteriors.provenance, scored, digest)
     result["identity"] = posteriors.identity
+    result["software"] = software()
     url = None
     if tracking_uri is not None:
         url = _track(folder, posteriors, scored, result, tracking_uri, experiment)
