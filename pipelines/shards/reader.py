@@ -41,7 +41,11 @@ class Shards:
         return len(self.labels_N)
 
     def encoded(self, i: int) -> np.ndarray:
-        """The encoded file of an image, uint8, as a view of the mapped shard."""
+        """The encoded file of an image, uint8, as a view of the mapped shard.
+
+        UserError if the shard has been cut short: to read beyond its end would kill the process (SIGBUS). A
+        shard that is cut between this check and the reading of the view is not noticed.
+        """
         shard, row = self._locate(i)
         return shard.encoded(row)
 
@@ -58,7 +62,11 @@ class Shards:
         number = int(np.searchsorted(self._starts, i, side="right")) - 1
         shard = self._opened.get(number)
         if shard is None:
-            shard = self._opened[number] = _Shard(_open(self._root / self._infos[number].file, SCHEMA))
+            info = self._infos[number]
+            _check_size(self._root / info.file, info.bytes)
+            shard = self._opened[number] = _Shard(self._root / info.file, info.bytes)
+        else:
+            shard.check_not_cut()
         return shard, i - int(self._starts[number])
 
     def _cell(self, column: str, i: int) -> Any:
@@ -69,8 +77,9 @@ class Shards:
 class _Shard:
     """Zero-copy access to the images of one memory-mapped file."""
 
-    def __init__(self, table: pa.Table) -> None:
-        self.table = table
+    def __init__(self, file: Path, size: int) -> None:
+        self._file, self._size, self._inode = file, size, file.stat().st_ino
+        self.table = table = _open(file, SCHEMA)
         chunks = table.column("image").chunks
         self._starts = list(accumulate((len(chunk) for chunk in chunks), initial=0))
         self._values = [np.frombuffer(chunk.buffers()[2] or b"", np.uint8) for chunk in chunks]
@@ -78,6 +87,18 @@ class _Shard:
             np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
             for chunk in chunks
         ]
+
+    def check_not_cut(self) -> None:
+        """UserError if the mapped file is shorter than it was. A replaced or deleted one stays mapped."""
+        try:
+            status = self._file.stat()
+        except OSError:
+            return
+        if status.st_ino == self._inode and status.st_size < self._size:
+            raise UserError(
+                f"shard {self._file} was cut short while it was read: it has {status.st_size:,} bytes, "
+                f"{self._size:,} were packed; copy or pack it again"
+            )
 
     def encoded(self, row: int) -> np.ndarray:
         chunk = bisect_right(self._starts, row) - 1

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import pipelines.packing.arrow_file
 from cli.errors import UserError
@@ -318,3 +319,44 @@ def test_opening_imagenets_number_of_images(tmp_path):
     assert found == images
     assert seconds < 2
     assert megabytes < 200
+
+
+READ_WHILE_CUT = """
+import os, sys
+from pathlib import Path
+from pipelines.shards.manifest import read_manifest
+from pipelines.shards.reader import Shards
+root = Path(sys.argv[1])
+shards = Shards(root, read_manifest(root), "train")
+file = root / "train-00000.arrow"
+shards.encoded(0).sum()
+os.truncate(file, 4096 if sys.argv[2] == "cut" else file.stat().st_size)
+if sys.argv[2] == "replaced":
+    file.rename(root / "old")
+    file.write_bytes(b"short")
+if sys.argv[2] == "deleted":
+    file.unlink()
+print(sum(int(shards.encoded(i).sum()) for i in range(len(shards))))
+"""
+
+
+@pytest.mark.parametrize("change", ["cut", "replaced", "deleted"])
+def test_a_shard_that_is_cut_short_while_mapped(tmp_path, change):
+    """An error, not a signal; one that was replaced or deleted as a whole is still mapped."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for i in range(20):
+            (tmp_path / "source" / split / "a").mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(rng.integers(0, 256, (100, 100, 3), np.uint8))
+            image.save(tmp_path / "source" / split / "a" / f"{i}.png")
+    pack(PackOptions(str(tmp_path / "source"), tmp_path / "out", workers=1))
+    done = subprocess.run(
+        [sys.executable, "-c", READ_WHILE_CUT, tmp_path / "out", change],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    if change == "cut":
+        assert done.returncode == 1, done.returncode
+        assert "UserError: shard" in done.stderr
+        assert "was cut short while it was read: it has 4,096 bytes" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
