@@ -31,6 +31,7 @@ class Prover:
 
     def __init__(self) -> None:
         self._memory = os.memfd_create("images")
+        self._view = np.empty(0, np.uint8)
         self._busy = Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: Connection | None = None
@@ -63,7 +64,8 @@ class Prover:
             self._ended()
             return None
         finally:
-            if os.fstat(self._memory).st_size > SPARE_BYTES:
+            if len(self._view) > SPARE_BYTES:
+                self._view = np.empty(0, np.uint8)
                 os.ftruncate(self._memory, 0)
         if isinstance(answers, str):
             raise RuntimeError(f"the proving process failed:\n{answers}")
@@ -107,13 +109,18 @@ class Prover:
             height, width, _ = pixels_HWC.shape
             placed.append(Placed(end, len(data), end + len(data), height, width))
             end += len(data) + pixels_HWC.size
-        if os.fstat(self._memory).st_size < end:
-            os.ftruncate(self._memory, end)
-        with mmap.mmap(self._memory, 0) as memory:
-            for (data, pixels_HWC), place in zip(images, placed, strict=True):
-                memory[place.file : place.pixels] = data
-                memory[place.pixels : place.pixels + pixels_HWC.size] = pixels_HWC.tobytes()
+        memory = self._mapped(end)
+        for (data, pixels_HWC), place in zip(images, placed, strict=True):
+            memory[place.file : place.pixels] = np.frombuffer(data, np.uint8)
+            memory[place.pixels : place.pixels + pixels_HWC.size].reshape(pixels_HWC.shape)[:] = pixels_HWC
         return placed
+
+    def _mapped(self, size: int) -> np.ndarray:
+        """The shared memory, with at least this many bytes."""
+        if len(self._view) < size:
+            os.ftruncate(self._memory, size)
+            self._view = np.frombuffer(mmap.mmap(self._memory, size), np.uint8)  # unmapped with its last view
+        return self._view
 
 
 @cache

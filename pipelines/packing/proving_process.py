@@ -59,9 +59,9 @@ class _Decoder:
         return decoded
 
 
-def _proved(decoder: _Decoder, memory: mmap.mmap, placed: list[Placed]) -> list[bool]:
+def _proved(decoder: _Decoder, memory: np.ndarray, placed: list[Placed]) -> list[bool]:
     """For each file whether DALI decodes it to its pixels."""
-    files = [np.frombuffer(memory, np.uint8, place.size, place.file) for place in placed]
+    files = [memory[place.file : place.file + place.size] for place in placed]
     try:
         decoded = decoder.decode(files)
     except RuntimeError:
@@ -71,9 +71,10 @@ def _proved(decoder: _Decoder, memory: mmap.mmap, placed: list[Placed]) -> list[
     return [_equal(np.asarray(decoded.at(i)), memory, place) for i, place in enumerate(placed)]
 
 
-def _equal(found_HWC: np.ndarray, memory: mmap.mmap, place: Placed) -> bool:
+def _equal(found_HWC: np.ndarray, memory: np.ndarray, place: Placed) -> bool:
     shape = place.height, place.width, 3
-    wanted_HWC = np.frombuffer(memory, np.uint8, place.height * place.width * 3, place.pixels).reshape(shape)
+    size = place.height * place.width * 3
+    wanted_HWC = memory[place.pixels : place.pixels + size].reshape(shape)
     if found_HWC.shape != shape:
         return False
     if np.array_equal(found_HWC, wanted_HWC):
@@ -85,13 +86,13 @@ def main() -> None:
     """Answer requests until the socket is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the packing process decides
     socket, memory_file = int(sys.argv[1]), int(sys.argv[2])
-    requests, decoder = Connection(socket), _Decoder()
+    requests, decoder, memory = Connection(socket), _Decoder(), _Memory(memory_file)
     try:
         while True:
             placed = requests.recv()
             answer: list[bool] | str
             try:
-                answer = _answer(decoder, memory_file, placed)
+                answer = _proved(decoder, memory.bytes(), placed) if placed else []
             except Exception:  # noqa: BLE001  # told to the packing process, which raises it
                 answer = traceback.format_exc()
             requests.send(answer)
@@ -99,11 +100,19 @@ def main() -> None:
         os._exit(0)
 
 
-def _answer(decoder: _Decoder, memory_file: int, placed: list[Placed]) -> list[bool]:
-    if not placed:
-        return []
-    memory = mmap.mmap(memory_file, 0, access=mmap.ACCESS_READ)  # unmapped with the last array of it
-    return _proved(decoder, memory, placed)
+class _Memory:
+    """The shared memory, mapped anew when its size has changed."""
+
+    def __init__(self, file: int) -> None:
+        self._file, self._mapped = file, np.empty(0, np.uint8)
+
+    def bytes(self) -> np.ndarray:
+        """All of it, uint8."""
+        size = os.fstat(self._file).st_size
+        if size != len(self._mapped):
+            memory = mmap.mmap(self._file, size, access=mmap.ACCESS_READ)  # unmapped with its last view
+            self._mapped = np.frombuffer(memory, np.uint8)
+        return self._mapped
 
 
 if __name__ == "__main__":
