@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from cli.addresses import refuse_secret
 from cli.errors import Failure, UserError
 
 
@@ -26,6 +27,17 @@ def exit_codes(*, interrupted: str | None = None) -> Iterator[None]:
             raise
         print(interrupted, file=sys.stderr)
         sys.exit(130)
+
+
+def arguments() -> list[str]:
+    """This command's arguments. Ends the process with 2 if one holds a secret, before anything repeats it."""
+    name = "an argument"
+    with exit_codes():
+        for argument in sys.argv[1:]:
+            flag, mark, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+            refuse_secret(value, flag if mark else name)
+            name = argument if argument.startswith("--") and not mark else "an argument"
+    return sys.argv[1:]
 
 
 def print_error(problem: object, code: int) -> int:

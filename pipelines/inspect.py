@@ -12,7 +12,7 @@ import tyro
 from PIL import Image
 from rich.console import Console
 
-from cli.command import exit_codes
+from cli.command import arguments, exit_codes
 from cli.errors import UserError
 from cli.progress import ProgressMeter
 from pipelines.inspection.montage import montage
@@ -107,7 +107,7 @@ def _rounded(values: np.ndarray | tuple[float, ...]) -> str:
 
 def main() -> None:
     """Parse the command line and inspect. Exit code 2 for a user's mistake."""
-    options = tyro.cli(InspectOptions, prog="python -m pipelines.inspect")
+    options = tyro.cli(InspectOptions, prog="python -m pipelines.inspect", args=arguments())
     with exit_codes():
         inspect(options, Console(soft_wrap=True))
 

@@ -5,13 +5,13 @@ A training whose --data is a URI does this by itself.
 
 import tyro
 
-from cli.command import exit_codes
+from cli.command import arguments, exit_codes
 from pipelines.shards.staging import StagingOptions, stage
 
 
 def main() -> None:
     """Parse the command line, stage, and print the folder. Exit code 2 for a user's mistake."""
-    options = tyro.cli(StagingOptions, prog="python -m pipelines.stage")
+    options = tyro.cli(StagingOptions, prog="python -m pipelines.stage", args=arguments())
     with exit_codes(interrupted="interrupted: the same command resumes"):
         print(stage(options))
 

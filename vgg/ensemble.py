@@ -8,7 +8,7 @@ from itertools import combinations
 
 import tyro
 
-from cli.command import exit_codes
+from cli.command import arguments, exit_codes
 from cli.errors import UserError
 from pipelines.storage.folder import Folder
 from vgg.metrics.accuracy import Accuracy, accuracy
@@ -40,7 +40,7 @@ class EnsembleOptions:
 
 def main() -> None:
     """Fuse and print. Exit code 2 for a user's mistake."""
-    options = tyro.cli(EnsembleOptions, prog="python -m vgg.ensemble")
+    options = tyro.cli(EnsembleOptions, prog="python -m vgg.ensemble", args=arguments())
     with exit_codes():
         print(ensemble(options).summary)
 
@@ -49,6 +49,7 @@ def ensemble(options: EnsembleOptions) -> EvaluationResult:
     """Fuse and publish. UserError, with the reason, if the posteriors cannot be averaged."""
     if not options.results:
         raise UserError("name at least one result")
+    uri = tracking_uri(options.track)
     candidates = [read_posteriors(path) for path in options.results]
     if options.best_pair:
         if len(candidates) < 2:
@@ -59,7 +60,6 @@ def ensemble(options: EnsembleOptions) -> EvaluationResult:
     fused = posteriors.mean(candidates)
     if holds_another(Folder(options.out), fused.identity):
         raise UserError(f"--out {options.out} holds the result of another test: name another folder")
-    uri = tracking_uri(options.track)
     return publish(Folder(options.out), fused, uri, options.experiment, kind="ensemble")
 
 

@@ -15,7 +15,7 @@ from typing import get_args
 
 import tyro
 
-from cli.command import exit_codes
+from cli.command import arguments, exit_codes
 from cli.errors import UserError
 from cluster.layout import Layout
 from pipelines.shards.manifest import Manifest, read_manifest
@@ -72,7 +72,7 @@ class EvaluateOptions:
 
 def main() -> None:
     """Evaluate and print. Exit code 2 for a user's mistake, 1 if workers failed."""
-    options = tyro.cli(EvaluateOptions, prog="python -m vgg.evaluate")
+    options = tyro.cli(EvaluateOptions, prog="python -m vgg.evaluate", args=arguments())
     with exit_codes():
         for result in evaluate(options):
             print(result.summary)
@@ -80,6 +80,7 @@ def main() -> None:
 
 def evaluate(options: EvaluateOptions) -> list[EvaluationResult]:
     """Run all requested evaluations. UserError if nets, data and scales do not fit each other."""
+    uri = tracking_uri(options.track)
     data = options.data if "://" in options.data else str(Path(options.data).absolute())
     manifest = read_manifest(data)
     nets = tuple(open_net(reference) for reference in options.nets)
@@ -100,7 +101,6 @@ def evaluate(options: EvaluateOptions) -> list[EvaluationResult]:
         return run_on_workers(Scorer, job, tasks, options.layout)
 
     scored = score_passes(job, passes, run_tasks)
-    uri = tracking_uri(options.track)
     results = []
     for i, folder in enumerate(folders):
         for evaluation in evaluations[i]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 
-from cli.command import exit_codes
+from cli.command import arguments, exit_codes
 from cli.errors import Failure, UserError
 from pipelines.loading.draw import rescaled
 from vgg.net.module import VGG
@@ -47,7 +47,7 @@ class PredictOptions:
 
 def main() -> None:
     """Predict, print, draw. Exit code 2 for a user's mistake."""
-    options = tyro.cli(PredictOptions, prog="python -m vgg.predict")
+    options = tyro.cli(PredictOptions, prog="python -m vgg.predict", args=arguments())
     with exit_codes():
         predict(options)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.console import Console
 
-from cli.command import exit_codes
+from cli.command import arguments, exit_codes
 from cli.errors import UserError
 from vgg.pictures.curves import compared_curves
 from vgg.reporting.render import to_html, to_markdown
@@ -42,7 +42,7 @@ class ReportOptions:
 
 def main() -> None:
     """Write the report. Exit code 2 for a user's mistake."""
-    options = tyro.cli(ReportOptions, prog="python -m vgg.report")
+    options = tyro.cli(ReportOptions, prog="python -m vgg.report", args=arguments())
     with exit_codes():
         report(options)
 

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import tyro
 
-from cli.command import exit_codes
+from cli.command import arguments, exit_codes
 from cli.errors import Failure, UserError
 from cluster.layout import Layout
 from cluster.parallel.choose import check_layout
@@ -61,6 +61,7 @@ def main() -> None:
         {name: (text, TrainOptions(name, recipe)) for name, (text, recipe) in RECIPES.items()},
         prog="python -m vgg.train",
         description="Train a VGG net. Each recipe: its command, its cost, its expected result.",
+        args=arguments(),
     )
     with exit_codes():
         outcome = execute(options)
@@ -71,6 +72,7 @@ def main() -> None:
 def execute(options: TrainOptions) -> Outcome | None:
     """Check the options, train on the cluster and return the outcome; None for a dry run."""
     recipe, layout = options.recipe, options.layout
+    server = tracking_uri(options.track)
     check_recipe(recipe)
     check_layout(layout, recipe.train.batch)
     if not 0 <= options.seed < 2**63:
@@ -102,7 +104,7 @@ def execute(options: TrainOptions) -> Outcome | None:
         layout=layout,
         uid=uid,
         attempt=uuid.uuid4().hex,
-        tracking_uri=tracking_uri(options.track),
+        tracking_uri=server,
         experiment=options.experiment,
     )
     loop = partial(train, observers=training_observers)

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from pyarrow import fs, memory_map
 
+from cli.addresses import refuse_secret
 from cli.errors import UserError
 from pipelines.storage.atomic import atomic_file
 
@@ -19,6 +20,7 @@ class Folder:
 
     def __init__(self, uri: str) -> None:
         """`uri`: a local path or a URI such as s3://bucket/runs/d. UserError if it is neither."""
+        refuse_secret(uri, "a folder's URI")
         self.uri = uri.rstrip("/")
         try:
             if "://" in uri:

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from cli.addresses import refuse_secret
 from cli.errors import UserError
 from vgg.net.architecture import CHANNELS, Architecture
 from vgg.net.module import VGG
@@ -42,6 +43,7 @@ def _from_mlflow(reference: str) -> TrainedNet:
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    refuse_secret(mlflow.get_tracking_uri(), "MLFLOW_TRACKING_URI")
     try:
         if reference.startswith("runs:/") and "/" not in reference.removeprefix("runs:/"):
             outputs = mlflow.MlflowClient().get_run(reference.removeprefix("runs:/")).outputs
