@@ -97,6 +97,7 @@ def test_a_number_of_the_layout(part, name, kind):
         ("--schedule.early-stop", {"early_stop": 0}),
         ("--schedule.factor", {"factor": float("inf")}),
         ("--schedule.patience", {"patience": 0}),
+        ("--schedule.patience-steps", {"patience_steps": -1}),
         ("--schedule.min-improvement", {"min_improvement": float("nan")}),
     ],
 )

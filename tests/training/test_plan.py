@@ -1,11 +1,12 @@
 """A recipe resolved against its data."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from cli.errors import UserError
 from pipelines.shards.manifest import read_manifest
+from vgg.recipes.difference import ADDED_SETTINGS, saved_difference
 from vgg.recipes.registry import RECIPES
 from vgg.training.plan import TrainingPlan
 
@@ -47,3 +48,31 @@ def test_data_without_a_split(digits):
     splits = read_manifest(digits).splits
     with pytest.raises(UserError, match="no images in split 'val'"):
         resolve(digits, splits={"train": splits["train"]})
+
+
+class TestEarlierVersions:
+    """Recipes that they saved lack the settings that came later."""
+
+    def saved(self, plan):
+        """The identity that the version before `schedule.patience_steps` kept."""
+        return {key: value for key, value in plan.identity.items() if key not in ADDED_SETTINGS}
+
+    def test_their_training_goes_on(self, digits):
+        plan = resolve(digits)
+        assert plan.changes_from(self.saved(plan)) == []
+
+    def test_unless_such_a_setting_is_overridden(self, digits):
+        changed = resolve(digits, replace(RECIPE, schedule=replace(RECIPE.schedule, patience_steps=40)))
+        (change,) = changed.changes_from(self.saved(resolve(digits)))
+        assert change == "schedule.patience_steps is 0 there, 40 here"
+
+    def test_an_unmodified_recipe_stays_unmodified(self):
+        for _, recipe in RECIPES.values():
+            saved = asdict(recipe)
+            del saved["schedule"]["patience_steps"]
+            assert saved_difference(saved, asdict(recipe)) == {}
+
+    def test_a_setting_that_was_always_there_must_be_there(self):
+        saved = asdict(RECIPE)
+        del saved["optim"]["lr"]
+        assert saved_difference(saved, asdict(RECIPE)) == {"optim.lr": [0.01, None]}

@@ -55,6 +55,8 @@ def _check_optimizer(optim: Optim, schedule: Schedule) -> None:
     require(decays, "--optim.weight-decay", "not negative, and finite")
     require(1 < schedule.factor <= 1e6, "--schedule.factor", "greater than 1, and at most a million")
     require(schedule.patience >= 1, "--schedule.patience", "at least 1")
+    floor = 0 <= schedule.patience_steps <= MAX_STEPS
+    require(floor, "--schedule.patience-steps", f"from 0 to {MAX_STEPS:,}")
     require(0 <= schedule.max_drops <= 20, "--schedule.max-drops", "from 0 to 20")
     require(0 <= schedule.min_improvement <= 1, "--schedule.min-improvement", "a fraction from 0 to 1")
     stops = schedule.early_stop is None or schedule.early_stop >= 1

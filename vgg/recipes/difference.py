@@ -9,6 +9,10 @@ from vgg.recipes.schema import Recipe
 START_FROM = "model.start_from"
 """Where starting weights lie is no part of a recipe: which ones they are is, see `vgg.training.lineage`."""
 
+ADDED_SETTINGS = {"schedule.patience_steps"}
+"""Settings that recipes saved by earlier versions lack. These trained as the recipe of that name does now: at
+ImageNet's size a patience of three passes is 15,014 updates, beyond any floor."""
+
 
 def difference(recipe: Recipe, base: Recipe) -> dict[str, list[Any]]:
     """Overridden settings: dotted flag -> [value in `base`, value in `recipe`]."""
@@ -16,11 +20,20 @@ def difference(recipe: Recipe, base: Recipe) -> dict[str, list[Any]]:
 
 
 def saved_difference(recipe: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The same of recipes as they are saved, as nested dictionaries; a setting that one lacks is None there."""
-    ours, theirs = flatten_saved(recipe), flatten_saved(base)
+    """The same of recipes as they are saved, as nested dictionaries; a setting that one lacks is None there.
+
+    One of `ADDED_SETTINGS` that `recipe` lacks is as in `base`.
+    """
+    theirs = flatten_saved(base)
+    ours = with_added_settings(flatten_saved(recipe), theirs)
     names = [name for name in {**theirs, **ours} if name != START_FROM]
     pairs = {name: [theirs.get(name), ours.get(name)] for name in names}
     return {name: [old, new] for name, (old, new) in pairs.items() if old != new}
+
+
+def with_added_settings(saved: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings that an earlier version may have saved, completed from those of `base`."""
+    return {**{name: base[name] for name in ADDED_SETTINGS & base.keys()}, **saved}
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:

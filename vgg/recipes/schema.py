@@ -72,6 +72,9 @@ class Schedule:
     """Maximum number of drops; the paper had three."""
     patience: int = 3
     """Validations without improvement before a drop."""
+    patience_steps: int = 500
+    """Updates without improvement before a drop, at least: of a small training set, a few passes are too few
+    updates to leave the plateau that a training begins with (docs/decisions/patience.md)."""
     min_improvement: float = 0.001
     """Smallest gain in top-1 accuracy (a fraction) that counts as an improvement."""
     early_stop: int | None = None

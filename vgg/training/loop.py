@@ -83,10 +83,8 @@ class Training:
         self.optimizer = make_optimizer(self.net, self.recipe.optim)
         self.state, resumed_from = TrainerState(), None
         if start.checkpoint is not None:
-            self.state, resumed_from = (
-                restore(start.checkpoint, self.optimizer, self.precision),
-                start.checkpoint.step,
-            )
+            self.state = restore(start.checkpoint, self.optimizer, self.precision)
+            resumed_from = start.checkpoint.step
         self.saved_step = resumed_from
         self.reducer = self._make_reducer()
         self.context = RunContext(
@@ -204,7 +202,8 @@ class Training:
             }
         )
         if self._ends_epoch():
-            state.plateau = update_plateau(state.plateau, scores.top1_accuracy, self.recipe.schedule)
+            accuracy, schedule = scores.top1_accuracy, self.recipe.schedule
+            state.plateau = update_plateau(state.plateau, accuracy, state.step, schedule)
         history = tuple(state.losses), tuple(state.validations)
         self._tell(Validated(state.step, scores, state.plateau.drops, *history))
         return before is None or scores.top1_accuracy > before["top1"]

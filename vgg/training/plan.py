@@ -9,7 +9,7 @@ from cli.errors import UserError
 from pipelines.shards.manifest import Manifest
 from vgg.net.architecture import Architecture
 from vgg.recipes.check import check_steps
-from vgg.recipes.difference import START_FROM, difference, flatten
+from vgg.recipes.difference import START_FROM, difference, flatten, with_added_settings
 from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Recipe
 from vgg.training.lineage import Ancestor, lineage_of
@@ -81,9 +81,10 @@ class TrainingPlan:
         """How this training differs from the one of that identity, a text for each setting."""
         # Earlier versions kept the path of the starting weights, not their digest.
         by_path = {START_FROM: self.recipe.model.start_from}
+        theirs = with_added_settings(identity, flatten(RECIPES[self.recipe_name][1]))
         return [
             f"{key} is {value} there, {self.identity.get(key)} here"
-            for key, value in identity.items()
+            for key, value in theirs.items()
             if key not in FREE_TO_CHANGE
             and self.identity.get(key) != value
             and (key not in by_path or by_path[key] != value)

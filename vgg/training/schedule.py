@@ -1,4 +1,7 @@
-"""Divides the learning rate by 10 when validation stalls (paper, section 3.1). Pure: state in, state out."""
+"""Divides the learning rate by 10 when validation stalls (paper, section 3.1). Pure: state in, state out.
+
+Stalled is a patience in validations, and a floor of it in updates (docs/decisions/patience.md).
+"""
 
 from dataclasses import dataclass, replace
 
@@ -13,17 +16,20 @@ class PlateauState:
     drops: int = 0
     stale: int = 0
     """Validations since the last improvement or drop."""
+    turn: int = 0
+    """Updates made by the last improvement or drop."""
     since_best: int = 0
     """Validations since the last improvement."""
 
 
-def update_plateau(state: PlateauState, accuracy: float, schedule: Schedule) -> PlateauState:
-    """The state after another validation with this top-1 accuracy (a fraction)."""
+def update_plateau(state: PlateauState, accuracy: float, step: int, schedule: Schedule) -> PlateauState:
+    """The state after another validation, at `step` updates, with this top-1 accuracy (a fraction)."""
     if accuracy >= state.best_accuracy + schedule.min_improvement:
-        return replace(state, best_accuracy=accuracy, stale=0, since_best=0)
+        return replace(state, best_accuracy=accuracy, stale=0, turn=step, since_best=0)
     stale, since_best = state.stale + 1, state.since_best + 1
-    if stale >= schedule.patience and state.drops < schedule.max_drops:
-        return replace(state, drops=state.drops + 1, stale=0, since_best=since_best)
+    stalled = stale >= schedule.patience and step - state.turn >= schedule.patience_steps
+    if stalled and state.drops < schedule.max_drops:
+        return replace(state, drops=state.drops + 1, stale=0, turn=step, since_best=since_best)
     return replace(state, stale=stale, since_best=since_best)
 
 
