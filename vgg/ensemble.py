@@ -16,7 +16,7 @@ from vgg.reporting.publish import publish
 from vgg.reporting.result import EvaluationResult
 from vgg.reporting.result_folder import holds_another
 from vgg.testing import posteriors
-from vgg.testing.posteriors import Posteriors
+from vgg.testing.posteriors import Posteriors, describe
 from vgg.tracking.server import tracking_uri
 
 PRINTED_PAIRS = 10
@@ -51,6 +51,7 @@ def ensemble(options: EnsembleOptions) -> EvaluationResult:
         raise UserError("name at least one result")
     uri = tracking_uri(options.track)
     candidates = [read_posteriors(path) for path in options.results]
+    _require_different(candidates, options.results)
     if options.best_pair:
         if len(candidates) < 2:
             raise UserError("--best-pair needs at least two results")
@@ -66,16 +67,30 @@ def ensemble(options: EnsembleOptions) -> EvaluationResult:
 def read_posteriors(path: str) -> Posteriors:
     """The posteriors in a result's folder, or in an .arrow file. UserError if missing or damaged."""
     folder, _, file = path.rpartition("/") if path.endswith(".arrow") else (path, "", "posteriors.arrow")
-    return posteriors.read(Folder(folder or "."), file)
+    return posteriors.open_file(Folder(folder or "."), file)
 
 
 def ranked_pairs(candidates: list[Posteriors]) -> list[tuple[tuple[int, int], Accuracy]]:
-    """The accuracy of every pair of indices, the best first; ties in the order of the candidates."""
+    """The accuracy of every pair of indices, the best first, whatever the order of the candidates.
+
+    The best has the fewest images wrong, then the fewest whose class is not among the best five; of equal pairs
+    the one whose names come first.
+    """
+    by_name = sorted(range(len(candidates)), key=lambda i: (describe(candidates[i]), candidates[i].digest))
     pairs = []
-    for i, j in combinations(range(len(candidates)), 2):
+    for i, j in combinations(by_name, 2):
         fused = posteriors.mean([candidates[i], candidates[j]])
-        pairs.append(((i, j), accuracy(fused.posteriors_NK, fused.labels_N)))
+        pairs.append(((min(i, j), max(i, j)), accuracy(fused.posteriors_NK, fused.labels_N)))
     return sorted(pairs, key=lambda pair: (pair[1].top1_wrong, pair[1].top5_wrong))
+
+
+def _require_different(candidates: list[Posteriors], names: tuple[str, ...]) -> None:
+    """UserError naming two that are results of one test."""
+    seen: dict[str, str] = {}
+    for candidate, name in zip(candidates, names, strict=True):
+        if other := seen.get(candidate.identity):
+            raise UserError(f"{other} and {name} are results of one test: fuse different ones")
+        seen[candidate.identity] = name
 
 
 def _print_pairs(pairs: list[tuple[tuple[int, int], Accuracy]], names: tuple[str, ...]) -> None:

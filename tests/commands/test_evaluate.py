@@ -229,7 +229,7 @@ def test_every_test_leaves_its_result(evaluated, data):
         assert result["images"] == IMAGES == len(set(kept.keys))
         assert result["posteriors_sha256"] == kept.digest
         assert result["data"]["digest"] == manifest.digest
-        wrong = int((kept.posteriors_NK.argmax(1) != kept.labels_N).sum())
+        wrong = int((np.asarray(kept.posteriors_NK).argmax(1) != kept.labels_N).sum())
         assert result["top1_wrong"] == wrong
         low, high = result["top1_interval"]
         assert low < result["top1_error"] < high

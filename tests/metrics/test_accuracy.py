@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
-from sklearn.metrics import recall_score, top_k_accuracy_score
+from sklearn.metrics import confusion_matrix, recall_score, top_k_accuracy_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from cli.errors import UserError
-from vgg.metrics.accuracy import accuracy, ranks
+from vgg.metrics.accuracy import accuracy, ranks, tally
 from vgg.metrics.interval import wilson_interval
+from vgg.metrics.rows import BLOCK_ROWS, Rows
 
 
 @pytest.fixture
@@ -36,9 +37,56 @@ def test_errors_are_scikit_learns(scored):
     np.testing.assert_allclose(cast(tuple[float, ...], found.class_accuracy_K), recall)
 
 
-def test_of_equals_the_first_class_is_taken():
+def test_a_tie_never_counts_in_the_nets_favour():
     posteriors_NK = np.array([[0.4, 0.4, 0.2]] * 3, np.float32)
-    assert ranks(posteriors_NK, np.array([0, 1, 2])).tolist() == [0, 1, 2]
+    assert ranks(posteriors_NK, np.array([0, 1, 2])).tolist() == [1, 1, 2]
+    uniform = accuracy(np.full((10, 10), 0.1, np.float32), np.arange(10))
+    assert (uniform.top1_wrong, uniform.top5_wrong) == (10, 10)
+
+
+def test_the_order_of_the_classes_decides_nothing():
+    """Probabilities in sixteenths, so that many are equal."""
+    rng = np.random.default_rng(0)
+    posteriors_NK = (rng.multinomial(16, np.full(7, 1 / 7), 400) / 16).astype(np.float32)
+    labels_N = rng.integers(0, 7, 400)
+    expected = accuracy(posteriors_NK, labels_N)
+    assert 0 < expected.top5_wrong < expected.top1_wrong < 400
+    for _ in range(10):
+        new_place_K = rng.permutation(7)
+        moved_NK = np.empty_like(posteriors_NK)
+        moved_NK[:, new_place_K] = posteriors_NK
+        found = accuracy(moved_NK, new_place_K[labels_N])
+        assert (found.top1_wrong, found.top5_wrong) == (expected.top1_wrong, expected.top5_wrong)
+        assert found.calibration_error == pytest.approx(expected.calibration_error, abs=1e-12)
+        counted = tally(moved_NK, new_place_K[labels_N])
+        assert 400 - counted.confusion_KK.trace() == found.top1_wrong, "the matrix says the same"
+
+
+class FewRows(Rows):
+    """Gives no more rows at a time than a block."""
+
+    def __init__(self, posteriors_NK):
+        super().__init__(*posteriors_NK.shape)
+        self._rows = posteriors_NK
+
+    def __getitem__(self, rows):
+        assert rows.stop - rows.start <= BLOCK_ROWS
+        return self._rows[rows]
+
+
+def test_many_images_are_counted_block_by_block():
+    rng = np.random.default_rng(0)
+    images = 2 * BLOCK_ROWS + 3
+    posteriors_NK, labels_N = rng.dirichlet(np.ones(8), images).astype(np.float32), rng.integers(0, 8, images)
+    found = accuracy(FewRows(posteriors_NK), labels_N)
+    right = posteriors_NK.argmax(1) == labels_N
+    assert (found.seen, found.top1_wrong) == (images, int((~right).sum()))
+    expected = multiclass_calibration_error(
+        torch.from_numpy(posteriors_NK), torch.from_numpy(labels_N), num_classes=8, n_bins=15
+    )
+    assert found.calibration_error == pytest.approx(expected.item(), abs=1e-6)
+    expected_KK = confusion_matrix(labels_N, posteriors_NK.argmax(1), labels=range(8))
+    np.testing.assert_array_equal(tally(FewRows(posteriors_NK), labels_N).confusion_KK, expected_KK)
 
 
 def test_a_class_without_images_has_no_accuracy():

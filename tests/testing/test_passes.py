@@ -10,7 +10,8 @@ from pipelines.shards.manifest import Split, read_manifest
 from pipelines.shards.reader import Shards
 from pipelines.shards.staging import StagingOptions
 from pipelines.storage.folder import Folder
-from vgg.testing.passes import PassOfNet, score_passes
+from vgg.testing import posteriors
+from vgg.testing.passes import Images, PassOfNet, score_passes
 from vgg.testing.protocols import Pass
 from vgg.testing.provenance import EnsembleMember, Provenance
 from vgg.testing.scoring import BLOCK, ScoredBlock, ScoringJob
@@ -59,7 +60,7 @@ def test_every_image_is_scored_once_and_in_order(job, digits, tmp_path):
         assert found.keys == tuple(shards.key(i) for i in range(len(shards)))
         assert found.labels_N.tolist() == shards.labels_N.tolist()
         expected = (np.arange(len(shards)) + each.pass_.scale) % CLASSES
-        assert found.posteriors_NK.argmax(1).tolist() == expected.tolist()
+        assert np.asarray(found.posteriors_NK).argmax(1).tolist() == expected.tolist()
 
 
 def test_what_is_saved_is_not_scored_again(job, tmp_path):
@@ -158,3 +159,45 @@ def test_a_split_without_images_is_refused(job, digits, tmp_path):
     (tmp_path / "manifest.json").write_text(replace(manifest, splits=splits).to_json())
     with pytest.raises(UserError, match="has no image in split 'val'"):
         score(replace(job, data=StagingOptions(str(tmp_path))), pass_of_net(tmp_path))
+
+
+def other_images(block):
+    return replace(block, keys=block.keys[::-1])
+
+
+def other_labels(block):
+    return replace(block, labels_N=(block.labels_N + 1) % CLASSES)
+
+
+def fewer_images(block):
+    part = np.asarray(block.posteriors_NK)[:-1]
+    return replace(block, keys=block.keys[:-1], labels_N=block.labels_N[:-1], posteriors_NK=part)
+
+
+@pytest.mark.parametrize("change", [other_images, other_labels, fewer_images])
+def test_a_block_that_is_not_of_its_images_is_scored_again(job, tmp_path, change):
+    """With a digest that is right: as one of another order of the split, or of other blocks, would be."""
+    net_pass = pass_of_net(tmp_path)
+    expected = score(job, net_pass)[0][net_pass.key].digest
+    name = net_pass.block_file("fp32", BLOCK)
+    folder = Folder(str(tmp_path))
+    posteriors.write(folder, name, change(posteriors.read(folder, name)))
+    scored, tasks = score(job, net_pass)
+    assert [task.first for task in tasks] == [BLOCK]
+    assert scored[net_pass.key].digest == expected
+
+
+def test_a_block_that_changes_while_it_is_read_is_reported(job, tmp_path):
+    net_pass = pass_of_net(tmp_path)
+    scored, _ = score(job, net_pass)
+    folder, name = Folder(str(tmp_path)), net_pass.block_file("fp32", BLOCK)
+    posteriors.write(folder, name, other_labels(posteriors.read(folder, name)))
+    with pytest.raises(Failure, match="changed while it was read"):
+        np.asarray(scored[net_pass.key].posteriors_NK)
+
+
+def test_an_image_that_is_in_the_split_twice_is_reported(digits, monkeypatch):
+    shards = Shards(digits, read_manifest(digits), "val")
+    monkeypatch.setattr(Shards, "key", lambda self, i: "twice" if i in (3, 9) else str(i))
+    with pytest.raises(UserError, match="has the image twice twice in split 'val'"):
+        Images.of(shards, digits, "val")

@@ -10,9 +10,11 @@ import pytest
 from cli.errors import Failure, UserError
 from pipelines.storage.folder import Folder
 from vgg.ensemble import EnsembleOptions, ensemble, ranked_pairs, read_posteriors
+from vgg.metrics.rows import BLOCK_ROWS
 from vgg.reporting.publish import publish
 from vgg.testing import posteriors
-from vgg.testing.posteriors import Posteriors, mean
+from vgg.testing.posterior_rows import PosteriorFile
+from vgg.testing.posteriors import Posteriors, describe, mean
 from vgg.testing.probabilities import why_no_probabilities
 from vgg.testing.provenance import EnsembleMember, Provenance
 
@@ -136,6 +138,75 @@ def test_what_does_not_fit_is_not_fused(folder, tmp_path, change, reason):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_order_of_the_terms_changes_nothing():
+    """Sums of three numbers may round differently in another order."""
+    tests = [made_up(seed, member(f"d-{seed}")) for seed in range(5)]
+    expected = mean(tests)
+    for order in ([4, 3, 2, 1, 0], [2, 0, 4, 1, 3]):
+        assert mean([tests[i] for i in order]).digest == expected.digest
+
+
+def test_many_images_are_fused_a_block_at_a_time(folder, tmp_path, monkeypatch):
+    """Opened, fused, counted and written without ever holding more rows than a block; the same in memory."""
+    images = 2 * BLOCK_ROWS + 5
+    tests = [made_up(seed, member(f"d-{seed}"), images) for seed in range(3)]
+    for i, test in enumerate(tests):
+        posteriors.write(folder.child(str(i)), "posteriors.arrow", test)
+    read_rows, most = PosteriorFile.__getitem__, []
+
+    def watched(self, rows):
+        most.append(rows.stop - rows.start)
+        return read_rows(self, rows)
+
+    monkeypatch.setattr(PosteriorFile, "__getitem__", watched)
+    names = tuple(str(tmp_path / str(i)) for i in range(3))
+    result = ensemble(EnsembleOptions(names, str(tmp_path / "out"))).result
+    assert max(most) == BLOCK_ROWS
+    monkeypatch.undo()
+    fused = posteriors.read(folder, "out/posteriors.arrow")
+    expected_NK = np.mean([test.posteriors_NK for test in tests], axis=0, dtype=np.float64)
+    np.testing.assert_array_equal(fused.posteriors_NK, expected_NK.astype(np.float32))
+    assert fused.keys == tests[0].keys
+    best_N = expected_NK.argmax(1)
+    assert result["top1_wrong"] == int((best_N != tests[0].labels_N).sum())
+    file = pa.ipc.open_file(tmp_path / "out" / "posteriors.arrow")
+    assert [file.get_batch(i).num_rows for i in range(file.num_record_batches)] == [BLOCK_ROWS, BLOCK_ROWS, 5]
+
+
+def test_a_file_of_one_large_batch_is_read_a_block_at_a_time(folder, tmp_path):
+    """As earlier versions wrote."""
+    written = made_up(1, images=BLOCK_ROWS + 9)
+    posteriors.write(folder, "p.arrow", written)
+    table = pa.ipc.open_file(tmp_path / "p.arrow").read_all().combine_chunks()
+    with pa.ipc.new_file(tmp_path / "p.arrow", table.schema) as writer:
+        writer.write_table(table)
+    found = posteriors.open_file(folder, "p.arrow")
+    np.testing.assert_array_equal(found.posteriors_NK[slice(1990, 2009)], written.posteriors_NK[1990:2009])
+    assert found.digest == written.digest
+
+
+def test_a_file_that_is_replaced_stays_what_it_was(folder):
+    posteriors.write(folder, "p.arrow", made_up(1))
+    opened = posteriors.open_file(folder, "p.arrow")
+    posteriors.write(folder, "p.arrow", made_up(2))
+    np.testing.assert_array_equal(np.asarray(opened.posteriors_NK), made_up(1).posteriors_NK)
+
+
+def test_a_file_that_is_cut_short_is_an_error_not_a_signal(folder, tmp_path):
+    posteriors.write(folder, "p.arrow", made_up(1))
+    opened = posteriors.open_file(folder, "p.arrow")
+    with (tmp_path / "p.arrow").open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(UserError, match=r"p\.arrow was cut short"):
+        opened.posteriors_NK[slice(0, 60)]
+
+
+def test_posteriors_on_a_store_are_opened(object_store):
+    folder = Folder(object_store.uri("posteriors-test"))
+    posteriors.write(folder, "p.arrow", made_up(1))
+    assert posteriors.open_file(folder, "p.arrow").digest == made_up(1).digest
+
+
 def test_the_best_pair_has_the_fewest_errors(folder, tmp_path):
     tests = [made_up(seed, member(f"d-{seed}")) for seed in range(6)]
     found = ranked_pairs(tests)
@@ -155,6 +226,28 @@ def test_the_best_pair_has_the_fewest_errors(folder, tmp_path):
     assert result["top1_wrong"] == min(wrong.values())
     assert len(result["members"]) == 2
     assert result["kind"] == "ensemble"
+
+
+def test_ties_of_the_best_pair_are_broken_by_names(folder, tmp_path):
+    """Whatever order the results are given in: fewest errors, then the names."""
+    right = made_up(1).labels_N
+    sure_NK = np.eye(5, dtype=np.float32)[right]
+    tests = [replace(made_up(1, member(f"d-{name}")), posteriors_NK=sure_NK) for name in "cbda"]
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
+        given = [tests[i] for i in order]
+        first, second = ranked_pairs(given)[0][0]
+        assert {describe(given[first]), describe(given[second])} == {"d-a dense 256", "d-b dense 256"}
+
+
+def test_a_test_is_not_fused_with_itself(folder, tmp_path):
+    """Neither by the same path nor from a copy: a member would weigh twice."""
+    for name in ("one", "copy"):
+        posteriors.write(folder.child(name), "posteriors.arrow", made_up(1))
+    for names in (["one", "one"], ["one", "copy"]):
+        tests = tuple(str(tmp_path / name) for name in names)
+        for best_pair in (False, True):
+            with pytest.raises(UserError, match="are results of one test"):
+                ensemble(EnsembleOptions(tests, str(tmp_path / "out"), best_pair))
 
 
 def test_an_ensemble_of_nothing_is_refused(tmp_path):

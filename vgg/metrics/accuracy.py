@@ -1,15 +1,22 @@
 """Accuracy of class probabilities: exact error counts, their intervals, accuracy per class, calibration.
 
-Shapes: N images, K classes.
+Of equal probabilities the true class's is the last: an image is right only if its true class is scored higher
+than every other, and among the best five only if fewer than five others are scored as high. So a tie never
+counts in a net's favour, and the order of the classes decides nothing.
+
+Shapes: N images, B images of a block, K classes.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from cli.errors import UserError
+from vgg.metrics.confusion import confusion_matrix
 from vgg.metrics.interval import wilson_interval
+from vgg.metrics.rows import Rows, blocks_of
 
 CALIBRATION_BINS = 15
 
@@ -55,38 +62,71 @@ class Accuracy:
         }
 
 
-def ranks(posteriors_NK: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
-    """Rank of the true class, int64 [N]: 0 if it is the best-scored; ties go to the lower class index."""
-    rows = np.arange(len(labels_N))
-    true_N1 = posteriors_NK[rows, labels_N][:, None]
-    earlier_NK = np.arange(posteriors_NK.shape[1]) < labels_N[:, None]
-    return ((posteriors_NK > true_N1) | ((posteriors_NK == true_N1) & earlier_NK)).sum(1)
+class Tally:
+    """Counts over images that are added block by block."""
+
+    def __init__(self, classes: int) -> None:
+        self.confusion_KK = np.zeros((classes, classes), np.int64)
+        """Images by true class (row) and best-scored class (column)."""
+        self._top5_wrong = 0
+        self._gap_by_bin = np.zeros(CALIBRATION_BINS)
+
+    def add(self, posteriors_BK: np.ndarray, labels_B: np.ndarray) -> None:
+        """Count these images."""
+        best_B = best_scored(posteriors_BK, labels_B)
+        counts_KK = confusion_matrix(torch.tensor(labels_B), torch.tensor(best_B), len(self.confusion_KK))
+        self.confusion_KK += counts_KK.numpy()
+        self._top5_wrong += int((ranks(posteriors_BK, labels_B) >= 5).sum())
+        confidence_B, right_B = posteriors_BK.max(1), best_B == labels_B
+        bins_B = np.clip(np.ceil(confidence_B * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+        self._gap_by_bin += np.bincount(bins_B, confidence_B.astype(np.float64) - right_B, CALIBRATION_BINS)
+
+    def accuracy(self) -> Accuracy:
+        """Of all images so far. UserError if there is none."""
+        images_K, right_K = self.confusion_KK.sum(1), self.confusion_KK.diagonal()
+        seen = int(images_K.sum())
+        if seen == 0:
+            raise UserError("there is no image to score")
+        top1_wrong = seen - int(right_K.sum())
+        return Accuracy(
+            seen,
+            top1_wrong,
+            self._top5_wrong,
+            wilson_interval(top1_wrong, seen),
+            wilson_interval(self._top5_wrong, seen),
+            float(np.abs(self._gap_by_bin).sum() / seen),
+            tuple(
+                float(right / images) if images else None
+                for right, images in zip(right_K, images_K, strict=True)
+            ),
+        )
 
 
-def accuracy(posteriors_NK: np.ndarray, labels_N: np.ndarray) -> Accuracy:
-    """Compare posteriors with the true classes. UserError if there is no image."""
-    seen, classes = posteriors_NK.shape
-    if seen == 0:
-        raise UserError("there is no image to score")
-    rank_N = ranks(posteriors_NK, labels_N)
-    top1_wrong, top5_wrong = int((rank_N >= 1).sum()), int((rank_N >= 5).sum())
-    images_K = np.bincount(labels_N, minlength=classes)
-    right_K = np.bincount(labels_N[rank_N == 0], minlength=classes)
-    return Accuracy(
-        seen,
-        top1_wrong,
-        top5_wrong,
-        wilson_interval(top1_wrong, seen),
-        wilson_interval(top5_wrong, seen),
-        _calibration_error(posteriors_NK, labels_N),
-        tuple(
-            float(right / images) if images else None for right, images in zip(right_K, images_K, strict=True)
-        ),
-    )
+def tally(posteriors_NK: np.ndarray | Rows, labels_N: np.ndarray) -> Tally:
+    """Compare class probabilities with the true classes, a block at a time."""
+    images, classes = posteriors_NK.shape
+    counted = Tally(classes)
+    for rows in blocks_of(images):
+        counted.add(posteriors_NK[rows], labels_N[rows])
+    return counted
 
 
-def _calibration_error(posteriors_NK: np.ndarray, labels_N: np.ndarray) -> float:
-    confidence_N, right_N = posteriors_NK.max(1), posteriors_NK.argmax(1) == labels_N
-    bins_N = np.clip(np.ceil(confidence_N * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins_N, confidence_N.astype(np.float64) - right_N, CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(labels_N))
+def accuracy(posteriors_NK: np.ndarray | Rows, labels_N: np.ndarray) -> Accuracy:
+    """Compare class probabilities with the true classes. UserError if there is no image."""
+    return tally(posteriors_NK, labels_N).accuracy()
+
+
+def ranks(posteriors_BK: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+    """Rank of the true class, int64 [B]: how many others are scored as high or higher."""
+    true_B1 = np.take_along_axis(posteriors_BK, labels_B[:, None].astype(np.int64), 1)
+    return (posteriors_BK >= true_B1).sum(1) - 1
+
+
+def best_scored(posteriors_BK: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+    """The best-scored class, int64 [B]; the first other than the true one if that is scored no higher."""
+    rows_B = np.arange(len(labels_B))
+    others_BK = posteriors_BK.copy()
+    others_BK[rows_B, labels_B] = -1
+    other_B = others_BK.argmax(1)
+    right_B = posteriors_BK[rows_B, labels_B] > others_BK[rows_B, other_B]
+    return np.where(right_B, labels_B, other_B)

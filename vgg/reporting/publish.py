@@ -7,11 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipelines.storage.folder import Folder
-from vgg.metrics.accuracy import Accuracy, accuracy
-from vgg.metrics.confusion import confusion_matrix
+from vgg.metrics.accuracy import Tally, tally
 from vgg.pictures.confusion import confusion_figure
 from vgg.reporting.evaluation_run import metrics, run_info
 from vgg.reporting.result import EvaluationResult, Kind, result_json
@@ -32,14 +29,15 @@ def publish(
     tracked, if these are no class probabilities.
     """
     require_sound(posteriors)
-    scored = accuracy(posteriors.posteriors_NK, posteriors.labels_N)
+    counted = tally(posteriors.posteriors_NK, posteriors.labels_N)
+    scored = counted.accuracy()
     digest = write(folder, POSTERIORS, posteriors)
     result = result_json(kind, posteriors.provenance, scored, digest)
     result["identity"] = posteriors.identity
     result["software"] = software()
     url = None
     if tracking_uri is not None:
-        url = _track(folder, posteriors, scored, result, tracking_uri, experiment)
+        url = _track(folder, posteriors, counted, result, tracking_uri, experiment)
     result["tracked_at"] = url
     folder.write_json("result.json", result)
     return EvaluationResult(folder, result)
@@ -48,7 +46,7 @@ def publish(
 def _track(
     folder: Folder,
     posteriors: Posteriors,
-    scored: Accuracy,
+    counted: Tally,
     result: dict[str, Any],
     uri: str,
     experiment: str,
@@ -59,12 +57,11 @@ def _track(
     spool = (folder.local or Path(tempfile.gettempdir())) / f"spool-{info.uid[:8]}"
     tracker = Tracker(spool, uri, info, watch_system=False)
     nets = {member.weights_sha256: member.net for member, _ in provenance.members}
-    tracker.scores(nets, metrics(posteriors, scored))
+    tracker.scores(nets, metrics(posteriors, counted.accuracy()))
     tracker.text("result.json", json.dumps(result))
-    labels_N = torch.from_numpy(posteriors.labels_N)
-    predicted_N = torch.from_numpy(posteriors.posteriors_NK.argmax(1))
-    counts_KK = confusion_matrix(labels_N, predicted_N, len(provenance.classes)).numpy()
-    tracker.figure("pictures/confusion.png", lambda: confusion_figure(counts_KK, provenance.class_names))
+    tracker.figure(
+        "pictures/confusion.png", lambda: confusion_figure(counted.confusion_KK, provenance.class_names)
+    )
     if tracker.close("FINISHED", DELIVERY_SECONDS):
         return tracker.sender.url
     print(

@@ -19,6 +19,6 @@ def holds_another(folder: Folder, identity: str) -> bool:
     if not folder.exists(POSTERIORS):
         return False
     try:
-        return posteriors.read(folder, POSTERIORS).identity != identity
+        return posteriors.open_file(folder, POSTERIORS).identity != identity
     except UserError:  # damaged: of no use to anybody
         return False

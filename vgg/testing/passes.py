@@ -6,7 +6,7 @@ pass. A block that is saved is not scored again, and blocks of several precision
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from pipelines.shards.manifest import read_manifest
 from pipelines.shards.reader import Shards
 from pipelines.shards.staging import stage
 from pipelines.storage.folder import Folder
+from vgg.metrics.rows import Rows
 from vgg.testing import posteriors
 from vgg.testing.identity import pass_name
 from vgg.testing.posteriors import Posteriors
@@ -63,8 +64,43 @@ class PassOfNet:
         return replace(self.provenance, members=((replace(member, precision=precision), weight),))
 
 
-Saved = dict[tuple[tuple[int, Pass], str], dict[int, Posteriors]]
-"""(key of a pass, precision) -> its blocks by their first image."""
+@dataclass(frozen=True)
+class Block:
+    """The file of a block's images, `first` to `stop` - 1, and the digest of what was saved there."""
+
+    file: str
+    first: int
+    stop: int
+    sha256: str
+
+
+Saved = dict[tuple[tuple[int, Pass], str], dict[int, str]]
+"""(key of a pass, precision) -> the digest of each of its blocks by their first image."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a split, in order."""
+
+    keys: tuple[str, ...]
+    labels_N: np.ndarray
+    """int32."""
+
+    @classmethod
+    def of(cls, shards: Shards, root: object, split: str) -> "Images":
+        """UserError if there is none, or one is there twice."""
+        keys = tuple(shards.key(i) for i in range(len(shards)))
+        if not keys:
+            raise UserError(f"{root} has no image in split {split!r}")
+        if len(set(keys)) < len(keys):
+            twice = Counter(keys).most_common(1)[0][0]
+            raise UserError(f"{root} has the image {twice} twice in split {split!r}: pack the data set again")
+        return cls(keys, shards.labels_N.astype(np.int32))
+
+    def are_those_of(self, block: Posteriors, first: int) -> bool:
+        """Whether a block is of the images from `first` on, with their labels."""
+        rows = slice(first, first + len(block.keys))
+        return block.keys == self.keys[rows] and np.array_equal(block.labels_N, self.labels_N[rows])
 
 
 def score_passes(
@@ -72,15 +108,14 @@ def score_passes(
 ) -> dict[tuple[int, Pass], Posteriors]:
     """Class probabilities of each pass over the whole split by its key: read from its folder or scored now.
 
-    All are of one precision: what `auto` stands for is known from the first worker that scores. UserError if
-    the split is empty, Failure if workers differ in precision; whatever `run_tasks` raises.
+    They stay in their blocks' files until they are asked for. All are of one precision: what `auto` stands for
+    is known from the first worker that scores. UserError if the split is empty, Failure if workers differ in
+    precision; whatever `run_tasks` raises.
     """
     root = stage(job.data)
-    shards = Shards(root, read_manifest(root), job.split)
-    if not len(shards):
-        raise UserError(f"{root} has no image in split {job.split!r}")
-    bounds = blocks(len(shards))
-    saved = _saved_blocks(passes)
+    images = Images.of(Shards(root, read_manifest(root), job.split), root, job.split)
+    bounds = blocks(len(images.keys))
+    saved = _saved_blocks(passes, images, dict(bounds))
     precision = _most_saved(saved) if job.precision == "auto" else job.precision
     while tasks := [
         ScoringTask(*net_pass.key, first, stop)
@@ -88,9 +123,9 @@ def score_passes(
         for first, stop in bounds
         if first not in saved.get((net_pass.key, precision), {})
     ]:
-        precision = _score(tasks, passes, shards, saved, run_tasks)
+        precision = _score(tasks, passes, images, saved, run_tasks)
     return {
-        net_pass.key: _concatenate([saved[net_pass.key, precision][first] for first, _ in bounds])
+        net_pass.key: _whole_pass(net_pass, precision, images, saved[net_pass.key, precision])
         for net_pass in passes
     }
 
@@ -98,11 +133,11 @@ def score_passes(
 def _score(
     tasks: Sequence[ScoringTask],
     passes: Sequence[PassOfNet],
-    shards: Shards,
+    images: Images,
     saved: Saved,
     run_tasks: TaskRunner,
 ) -> str:
-    """Score the tasks, saving each block in its folder and in `saved`; the precision of all."""
+    """Score the tasks, saving each block in its folder and its digest in `saved`; the precision of all."""
     by_key = {net_pass.key: net_pass for net_pass in passes}
     precision = ""
     with ProgressMeter("scoring", sum(task.stop - task.first for task in tasks), "images") as meter:
@@ -113,15 +148,12 @@ def _score(
                     "name one for all with --precision"
                 )
             precision = scored.precision
-            net_pass = by_key[task.net, task.pass_]
+            net_pass, rows = by_key[task.net, task.pass_], slice(task.first, task.stop)
             block = Posteriors(
-                net_pass.scored_in(precision),
-                tuple(shards.key(i) for i in range(task.first, task.stop)),
-                shards.labels_N[task.first : task.stop].astype(np.int32),
-                scored.posteriors_BK,
+                net_pass.scored_in(precision), images.keys[rows], images.labels_N[rows], scored.posteriors_BK
             )
-            posteriors.write(net_pass.folder, net_pass.block_file(precision, task.first), block)
-            saved.setdefault((net_pass.key, precision), {})[task.first] = block
+            digest = posteriors.write(net_pass.folder, net_pass.block_file(precision, task.first), block)
+            saved.setdefault((net_pass.key, precision), {})[task.first] = digest
             meter.advance(task.stop - task.first)
     return precision
 
@@ -134,28 +166,59 @@ def _most_saved(saved: Saved) -> str:
     return counts.most_common(1)[0][0] if counts else ""
 
 
-def _saved_blocks(passes: Sequence[PassOfNet]) -> Saved:
-    """Undamaged blocks of the same provenance but for the precision that an earlier run saved."""
+def _saved_blocks(passes: Sequence[PassOfNet], images: Images, stop_by_first: Mapping[int, int]) -> Saved:
+    """Undamaged blocks that an earlier run saved, of the same provenance but for the precision, and of the
+    images that their place says.
+    """
     saved: Saved = {}
     for net_pass in passes:
         for file in net_pass.folder.names(net_pass.block_folder):
             found = BLOCK_FILE.fullmatch(file)
             if found is None:
                 continue
+            precision, first = found[1], int(found[2])
             try:
                 block = posteriors.read(net_pass.folder, f"{net_pass.block_folder}/{file}")
             except UserError as error:
                 print(f"scored again: {error}", flush=True)
                 continue
-            if block.provenance == net_pass.scored_in(found[1]):
-                saved.setdefault((net_pass.key, found[1]), {})[int(found[2])] = block
+            whole = first + len(block.keys) == stop_by_first.get(first)
+            if (
+                whole
+                and images.are_those_of(block, first)
+                and block.provenance == net_pass.scored_in(precision)
+            ):
+                saved.setdefault((net_pass.key, precision), {})[first] = block.digest
     return saved
 
 
-def _concatenate(blocks_in_order: list[Posteriors]) -> Posteriors:
-    return replace(
-        blocks_in_order[0],
-        keys=tuple(key for block in blocks_in_order for key in block.keys),
-        labels_N=np.concatenate([block.labels_N for block in blocks_in_order]),
-        posteriors_NK=np.concatenate([block.posteriors_NK for block in blocks_in_order]),
-    )
+class BlockRows(Rows):
+    """The rows of a pass, each block of which is read from its file when it is asked for."""
+
+    def __init__(self, folder: Folder, blocks_in_order: Sequence[Block], classes: int) -> None:
+        super().__init__(blocks_in_order[-1].stop, classes)
+        self._folder, self._blocks = folder, blocks_in_order
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        parts = []
+        for block in self._blocks:
+            first, last = max(rows.start, block.first), min(rows.stop, block.stop)
+            if first < last:
+                found = posteriors.read(self._folder, block.file)
+                if found.digest != block.sha256:
+                    raise Failure(f"{self._folder.uri}/{block.file} changed while it was read: evaluate again")
+                parts.append(np.asarray(found.posteriors_NK)[first - block.first : last - block.first])
+        return np.concatenate(parts)
+
+
+def _whole_pass(net_pass: PassOfNet, precision: str, images: Images, digests: Mapping[int, str]) -> Posteriors:
+    """All blocks of a pass, which together are the split: each image once."""
+    bounds = blocks(len(images.keys))
+    in_order = [
+        Block(net_pass.block_file(precision, first), first, stop, digests[first]) for first, stop in bounds
+    ]
+    stops = [0, *(block.stop for block in in_order)]
+    assert stops == [*(block.first for block in in_order), len(images.keys)]
+    provenance = net_pass.scored_in(precision)
+    rows = BlockRows(net_pass.folder, in_order, len(provenance.classes))
+    return Posteriors(provenance, images.keys, images.labels_N, rows)

@@ -1,23 +1,26 @@
 """Class probabilities of a data set, saved so that nets can be fused without scoring the images again.
 
-An Arrow IPC file of {key, label, posterior: K × float32}, one row per image in the order of the split. The
-schema's metadata holds the provenance and a digest of everything.
+An Arrow IPC file of {key, label, posterior: K × float32}, one row per image in the order of the split, in
+record batches of `BLOCK_ROWS`. The schema's metadata holds the provenance and a digest of everything. No more
+rows than that of a file or of a mean are in memory at a time.
 
-Shapes: N images, K classes.
+Shapes: N images, B images of a block, K classes.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
 from cli.errors import Failure, UserError
 from pipelines.storage.folder import Folder
+from vgg.metrics.rows import Rows, blocks_of
 from vgg.testing.identity import identity
+from vgg.testing.posterior_rows import PosteriorFile
 from vgg.testing.probabilities import why_not_labelled
 from vgg.testing.provenance import EnsembleMember, Provenance
 
@@ -33,15 +36,16 @@ class Posteriors:
     """The images' keys in the data set."""
     labels_N: np.ndarray
     """int32."""
-    posteriors_NK: np.ndarray
+    posteriors_NK: np.ndarray | Rows
     """float32; each row adds up to 1."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over provenance, keys, labels and probabilities."""
         digest = hashlib.sha256(json.dumps([self.provenance.to_json(), self.keys], sort_keys=True).encode())
         digest.update(np.ascontiguousarray(self.labels_N, "<i4").tobytes())
-        digest.update(np.ascontiguousarray(self.posteriors_NK, "<f4").tobytes())
+        for rows in blocks_of(self.posteriors_NK.shape[0]):
+            digest.update(np.ascontiguousarray(self.posteriors_NK[rows], "<f4").tobytes())
         return digest.hexdigest()
 
     @property
@@ -49,7 +53,7 @@ class Posteriors:
         """What these are a result of; see `vgg.testing.identity`."""
         return identity(self.provenance, len(self.keys))
 
-    @property
+    @cached_property
     def fault(self) -> str | None:
         """Why these are no class probabilities of labelled images; None if they are."""
         classes = len(self.provenance.classes)
@@ -65,40 +69,46 @@ def require_sound(posteriors: Posteriors) -> None:
 def write(folder: Folder, name: str, posteriors: Posteriors) -> str:
     """Save under this name, atomically; returns the digest. Failure if they are no class probabilities."""
     require_sound(posteriors)
-    images, classes = posteriors.posteriors_NK.shape
     digest = posteriors.digest
     metadata = {"format": FORMAT, "sha256": digest, **posteriors.provenance.to_json()}
-    values = pa.array(np.ascontiguousarray(posteriors.posteriors_NK, np.float32).reshape(-1))
-    table = pa.table(
-        {
-            "key": pa.array(posteriors.keys, pa.string()),
-            "label": pa.array(posteriors.labels_N, pa.int32()),
-            "posterior": pa.FixedSizeListArray.from_arrays(values, classes),
-        }
-    ).replace_schema_metadata({"vgg.posteriors": json.dumps(metadata)})
-    assert table.num_rows == images
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    folder.write(name, sink.getvalue().to_pybytes())
+    schema = pa.schema(
+        [
+            ("key", pa.string()),
+            ("label", pa.int32()),
+            ("posterior", pa.list_(pa.float32(), posteriors.posteriors_NK.shape[1])),
+        ],
+        {"vgg.posteriors": json.dumps(metadata)},
+    )
+    with folder.writing(name) as file, pa.ipc.new_file(file, schema) as writer:
+        for rows in blocks_of(len(posteriors.keys)):
+            writer.write_batch(_record_batch(posteriors, rows, schema))
     return digest
 
 
 def read(folder: Folder, name: str) -> Posteriors:
-    """Read and verify a file. UserError naming it if it is missing, damaged or of another kind."""
+    """Read and verify a file into memory. UserError naming it if it is missing, damaged or of another kind."""
+    opened = open_file(folder, name)
+    return replace(opened, posteriors_NK=np.asarray(opened.posteriors_NK))
+
+
+def open_file(folder: Folder, name: str) -> Posteriors:
+    """Verify a file, whose rows are read when they are asked for. Raises as `read`."""
     file = f"{folder.uri}/{name}"
     try:
-        table = pa.ipc.open_file(pa.BufferReader(folder.read(name))).read_all()
-        table.validate(full=True)  # Arrow trusts offsets otherwise, and reads beyond the file
-        metadata = json.loads((table.schema.metadata or {})[b"vgg.posteriors"])
-        file_format = metadata.pop("format")
-        posteriors = _from_table(table, metadata) if file_format == FORMAT else None
+        rows = PosteriorFile(folder, name)
     except FileNotFoundError as error:
         raise UserError(f"no file {file}: python -m vgg.evaluate leaves posteriors") from error
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
+    try:
+        metadata = json.loads(rows.metadata[b"vgg.posteriors"])
+        file_format = metadata.pop("format")
+        provenance = Provenance.from_json(metadata) if file_format == FORMAT else None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{file} holds no posteriors, or is damaged ({error!r}): evaluate again") from error
-    if posteriors is None:
+    if provenance is None:
         raise UserError(f"{file} has format {file_format}, this version reads {FORMAT}: evaluate again")
+    posteriors = Posteriors(provenance, *rows.keys_and_labels(), rows)
     if posteriors.digest != metadata.get("sha256"):
         raise UserError(f"{file} is damaged: its SHA-256 is not the one it was written with; evaluate again")
     if fault := posteriors.fault:
@@ -106,8 +116,22 @@ def read(folder: Folder, name: str) -> Posteriors:
     return posteriors
 
 
+class MeanRows(Rows):
+    """The unweighted mean of several, summed in float64."""
+
+    def __init__(self, terms: Sequence[np.ndarray | Rows]) -> None:
+        super().__init__(*terms[0].shape)
+        self._terms = terms
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        total_BK = np.zeros((rows.stop - rows.start, self.shape[1]), np.float64)
+        for term in self._terms:
+            total_BK += term[rows]
+        return (total_BK / len(self._terms)).astype(np.float32)
+
+
 def mean(posteriors: Sequence[Posteriors]) -> Posteriors:
-    """The unweighted mean (paper, section 4.4), summed in float64.
+    """The unweighted mean (paper, section 4.4), the same in whatever order they are given.
 
     UserError, with the reason, if they differ in data set, images or classes.
     """
@@ -115,17 +139,27 @@ def mean(posteriors: Sequence[Posteriors]) -> Posteriors:
     for other in posteriors[1:]:
         if reason := _mismatch(first, other):
             raise UserError(f"posteriors of {describe(first)} and {describe(other)} cannot be fused: {reason}")
-    total_NK = np.zeros(first.posteriors_NK.shape, np.float64)
+    terms = sorted(posteriors, key=lambda term: (_order(term), term.digest)) if count > 1 else posteriors
     weights: dict[EnsembleMember, float] = {}
-    for term in posteriors:
-        total_NK += term.posteriors_NK
+    for term in terms:
         for member, weight in term.provenance.members:
             weights[member] = weights.get(member, 0.0) + weight / count
     return replace(
         first,
         provenance=replace(first.provenance, members=tuple(weights.items())),
-        posteriors_NK=(total_NK / count).astype(np.float32),
+        posteriors_NK=MeanRows([term.posteriors_NK for term in terms]),
     )
+
+
+def describe(posteriors: Posteriors) -> str:
+    """Net, protocol and scale of each member."""
+    members = [f"{m.net} {m.protocol} {m.scale}" for m, _ in posteriors.provenance.members]
+    return members[0] if len(members) == 1 else f"[{', '.join(members)}]"
+
+
+def _order(posteriors: Posteriors) -> list[tuple[str, str, str, int]]:
+    """By which terms of a mean are sorted."""
+    return [(m.net, m.weights_sha256, m.protocol, m.scale) for m, _ in posteriors.provenance.members]
 
 
 def _mismatch(one: Posteriors, other: Posteriors) -> str | None:
@@ -144,18 +178,8 @@ def _mismatch(one: Posteriors, other: Posteriors) -> str | None:
     return None
 
 
-def describe(posteriors: Posteriors) -> str:
-    """Net, protocol and scale of each member."""
-    members = [f"{m.net} {m.protocol} {m.scale}" for m, _ in posteriors.provenance.members]
-    return members[0] if len(members) == 1 else f"[{', '.join(members)}]"
-
-
-def _from_table(table: pa.Table, metadata: dict[str, Any]) -> Posteriors:
-    column = table.column("posterior").combine_chunks()
-    values = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    return Posteriors(
-        Provenance.from_json(metadata),
-        tuple(table.column("key").to_pylist()),
-        table.column("label").to_numpy().astype(np.int32),
-        values.flatten().to_numpy().reshape(table.num_rows, -1),
-    )
+def _record_batch(posteriors: Posteriors, rows: slice, schema: pa.Schema) -> pa.RecordBatch:
+    posteriors_BK = np.ascontiguousarray(posteriors.posteriors_NK[rows], np.float32)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(posteriors_BK.reshape(-1)), posteriors_BK.shape[1])
+    keys, labels = posteriors.keys[rows], np.asarray(posteriors.labels_N[rows], np.int32)
+    return pa.record_batch([pa.array(keys, pa.string()), pa.array(labels), values], schema=schema)

@@ -1,6 +1,6 @@
 """Validation during a training: the centre crop of every image once; the divisor is the number seen.
 
-Shapes: B images of a batch, K classes, k best-scored classes that count as a top-5 hit.
+Shapes: B images of a batch, K classes.
 """
 
 from collections.abc import Iterable
@@ -22,9 +22,9 @@ class ValidationScores:
 
     seen: int
     top1: int
-    """Images whose best-scored class is the true one."""
+    """Images whose true class is scored higher than every other, as in `vgg.metrics.accuracy`."""
     top5: int
-    """Images whose true class is among the five best (all of them where there are fewer)."""
+    """Images of whose other classes fewer than five are scored as high as the true one."""
     loss: float
     """Mean cross-entropy in nats."""
     confusion_KK: torch.Tensor
@@ -58,8 +58,11 @@ def validate(
         with precision.autocast():
             scores_BK = net(to_input(batch)).flatten(1)
         scores_BK, labels_B = scores_BK.float(), batch.labels_B
-        hits_Bk = scores_BK.topk(min(5, classes)).indices == labels_B[:, None]
-        counts += torch.stack([torch.tensor(len(labels_B), device=device), hits_Bk[:, 0].sum(), hits_Bk.sum()])
+        # Others that are scored as high or higher: a tie, or NaN, never counts in the net's favour.
+        rank_B = (~(scores_BK < scores_BK.gather(1, labels_B.long()[:, None]))).sum(1) - 1
+        counts += torch.stack(
+            [torch.tensor(len(labels_B), device=device), (rank_B < 1).sum(), (rank_B < 5).sum()]
+        )
         loss += F.cross_entropy(scores_BK, labels_B, reduction="sum")
         confusion_KK += confusion_matrix(labels_B, scores_BK.argmax(1), classes)
     seen, top1, top5 = sum_over_workers(counts).tolist()
