@@ -18,6 +18,10 @@ class Layout:
     """fixed-order: gradients of eighths of the batch, summed along one tree: the result is bit-identical on
     1 to 8 workers. ddp: PyTorch's DDP, which sends gradients while others are computed. auto: fixed-order
     on CPUs, where nothing can overlap, and ddp on GPUs."""
+    fc: Literal["auto", "gathered", "all-reduce"] = "auto"
+    """How workers get the gradients of fully connected layers. gathered: they exchange each row's inputs and
+    output gradients, a seventh of the bytes for VGG-16 on 8 workers, and form the product themselves.
+    all-reduce: they sum them like all others. auto: gathered, except for one worker under ddp."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto: GPUs if the cluster has one for every worker, else CPUs."""
     decode: Literal["cpu", "regions", "gpu"] = "cpu"

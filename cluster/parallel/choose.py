@@ -8,17 +8,21 @@ from torch import nn
 from cli.errors import require
 from cluster.layout import Layout, Worker
 from cluster.parallel.ddp import DDPReducer
-from cluster.parallel.fixed_order import LEAVES, FixedOrderReducer
+from cluster.parallel.fixed_order import FixedOrderReducer
 from cluster.parallel.reducer import GradientReducer
+from cluster.parallel.tree_sum import LEAVES
 
 
 def gradient_reducer(
     net: nn.Module, worker: Worker, layout: Layout, batch: int, example: torch.Tensor
 ) -> GradientReducer:
     """The reducer of `--layout.reduce`; `example` is an input of one row on the worker's device."""
+    gather = layout.fc == "gathered"
     if uses_fixed_order(layout, worker, batch):
-        return FixedOrderReducer(net, worker, batch, layout.micro_batch)
-    return DDPReducer(net, worker, batch, layout.micro_batch, example)
+        gather |= layout.fc == "auto"
+        return FixedOrderReducer(net, worker, batch, layout.micro_batch, gather=gather)
+    gather |= layout.fc == "auto" and worker.world > 1
+    return DDPReducer(net, worker, batch, layout.micro_batch, example, gather=gather)
 
 
 def uses_fixed_order(layout: Layout, worker: Worker, batch: int) -> bool:

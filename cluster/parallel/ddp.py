@@ -3,7 +3,7 @@
 Shapes: L leaves of the batch, here one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 
@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cluster.layout import Worker
+from cluster.parallel.gathered import GatheredLinear, gather_linears, others
 from cluster.partition import micro_batches, rank_slice
 
 
@@ -20,11 +21,23 @@ class DDPReducer:
     """A worker's even share of the batch; gradients are summed over workers in the last backward pass."""
 
     def __init__(
-        self, net: nn.Module, worker: Worker, batch: int, micro_batch: int | None, example: torch.Tensor
+        self,
+        net: nn.Module,
+        worker: Worker,
+        batch: int,
+        micro_batch: int | None,
+        example: torch.Tensor,
+        *,
+        gather: bool = False,
     ) -> None:
-        """`example`: an input of one row. `micro_batch`: rows of a pass at most; None: all of this worker's."""
-        self.batch, self.rows = batch, rank_slice(worker.rank, worker.world, batch)
-        self.module = net if worker.world == 1 else _distributed(net, worker, example)
+        """`example`: an input of one row. `micro_batch`: rows of a pass at most; None: all of this worker's.
+        `gather`: see `cluster.parallel.gathered`.
+        """
+        shares = [rank_slice(rank, worker.world, batch) for rank in range(worker.world)]
+        self.batch, self.rows = batch, shares[worker.rank]
+        self._gathered = gather_linears(net, worker, shares) if gather else []
+        alone = worker.world == 1 or not others(net, self._gathered)
+        self.module = net if alone else _distributed(net, worker, example, self._gathered)
         self._micro_batches = micro_batches(range(len(self.rows)), micro_batch)
 
     def backward(
@@ -37,6 +50,8 @@ class DDPReducer:
                 loss = loss_of_rows(rows)
                 scaler.scale(loss).backward()
             losses.append(loss.detach())
+        for layer in self._gathered:
+            layer.finish()
         return reduce(torch.add, losses)[None]
 
     def _local_only(self) -> AbstractContextManager[None]:
@@ -46,12 +61,17 @@ class DDPReducer:
         return nullcontext()
 
 
-def _distributed(net: nn.Module, worker: Worker, example: torch.Tensor) -> DistributedDataParallel:
-    """The net with its gradients summed over workers at each backward pass.
+def _distributed(
+    net: nn.Module, worker: Worker, example: torch.Tensor, gathered: Sequence[GatheredLinear]
+) -> DistributedDataParallel:
+    """The net with its gradients summed over workers at each backward pass, but for those of gathered layers.
 
     DDP divides by the number of workers, which is the exact mean over the batch only when they share it
     evenly; a plain sum lets the loss carry the exact weights instead.
     """
+    summed = {id(parameter) for parameter in others(net, gathered)}
+    left_out = [name for name, parameter in net.named_parameters() if id(parameter) not in summed]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, left_out)
     devices = [worker.device] if worker.device.type == "cuda" else None
     ddp = DistributedDataParallel(net, device_ids=devices, gradient_as_bucket_view=True)
     ddp.register_comm_hook(None, _sum_gradients)
@@ -59,6 +79,8 @@ def _distributed(net: nn.Module, worker: Worker, example: torch.Tensor) -> Distr
     # gradients up. One pass ahead of all steps gives a resumed training the buckets of an undisturbed one.
     ddp(example).sum().backward()
     ddp.zero_grad()
+    for layer in gathered:
+        layer.discard()
     return ddp
 
 

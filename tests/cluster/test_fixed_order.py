@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.parallel.fixed_order import LEAVES, TreeSum, nodes_of
+from cluster.parallel.tree_sum import LEAVES, TreeSum, nodes_of
 from cluster.partition import rank_slice
 
 
@@ -32,32 +32,40 @@ def test_nodes_are_the_largest_whole_subtrees(leaves, nodes):
     assert nodes_of(leaves) == nodes
 
 
+def add_leaf(tree, leaf, parameters, gradients):
+    """A backward pass that gives these gradients."""
+    with tree.completes(leaf):
+        products = [(p * g).sum() for p, g in zip(parameters, gradients, strict=True)]
+        torch.stack(products).sum().backward()
+
+
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=LEAVES, max_size=LEAVES))
 def test_one_worker_adds_up_along_the_tree(values):
     """In float32 the order shows: another one gives other bits for many of these."""
     parameter = torch.nn.Parameter(torch.zeros(1))
     tree = TreeSum([parameter], rank=0, world=1)
     for leaf, value in enumerate(values):
-        parameter.grad = torch.tensor([value])
-        tree.add_leaf(leaf)
+        add_leaf(tree, leaf, [parameter], [torch.tensor([value])])
         assert parameter.grad is None
-    tree.all_reduce()
+    tree.finish()
     a, b, c, d, e, f, g, h = np.array(values, np.float32)
     wanted = ((a + b) + (c + d)) + ((e + f) + (g + h))
     assert parameter.grad is not None
     assert parameter.grad.numpy() == wanted
 
 
-def test_gradients_come_back_in_their_parameters_shape_and_layout():
+@pytest.mark.parametrize("bucket_bytes", [1, 10**9])
+def test_gradients_come_back_in_their_parameters_shape_and_layout(bucket_bytes):
     convolution = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
-    wanted = [torch.randn_like(p) for p in convolution.parameters()]
-    tree = TreeSum(convolution.parameters(), rank=0, world=1)
-    for leaf in range(LEAVES):
-        for parameter, gradient in zip(convolution.parameters(), wanted, strict=True):
-            parameter.grad = gradient.clone()
-        tree.add_leaf(leaf)
-    tree.all_reduce()
-    for parameter, gradient in zip(convolution.parameters(), wanted, strict=True):
-        assert parameter.grad is not None
-        assert torch.equal(parameter.grad, 8 * gradient)
-        assert parameter.grad.stride() == parameter.stride()
+    parameters = list(convolution.parameters())
+    wanted = [torch.randn_like(p) for p in parameters]
+    tree = TreeSum(parameters, rank=0, world=1, bucket_bytes=bucket_bytes)
+    for _ in range(2):
+        for leaf in range(LEAVES):
+            add_leaf(tree, leaf, parameters, wanted)
+        tree.finish()
+        for parameter, gradient in zip(parameters, wanted, strict=True):
+            assert parameter.grad is not None
+            assert torch.equal(parameter.grad, 8 * gradient)
+            assert parameter.grad.stride() == parameter.stride()
+            parameter.grad = None
