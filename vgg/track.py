@@ -7,6 +7,7 @@ import tyro
 
 from cli.command import arguments, exit_codes
 from cli.errors import Failure, UserError
+from vgg.tracking.messages import print_message
 from vgg.tracking.sender import Sender
 from vgg.tracking.server import tracking_uri
 from vgg.tracking.spool import Spool
@@ -38,11 +39,15 @@ def deliver(options: TrackOptions) -> str | None:
         raise UserError("--uri is missing: the URI of the MLflow server (or set MLFLOW_TRACKING_URI)")
     if not (options.spool / "run.json").is_file():
         raise UserError(f"{options.spool} is not a spool (no run.json)")
-    sender = Sender(Spool(options.spool), uri)
+    sender = Sender(Spool(options.spool), uri, ends_cut_off=True)
     sender.finish.set()
     sender.run(options.patience_seconds)
     if not sender.done:
-        raise Failure(f"gave up after {options.patience_seconds:g} s; the rest stays in {options.spool}")
+        raise Failure(
+            f"gave up after {options.patience_seconds:g} s: {sender.problem}; the rest stays in {options.spool}"
+        )
+    if sender.rejections:
+        print_message(f"{sender.rejections:,} events could not be delivered: {options.spool}/rejected.jsonl")
     return sender.url
 
 

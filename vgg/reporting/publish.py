@@ -64,9 +64,5 @@ def _track(
     )
     if tracker.close("FINISHED", DELIVERY_SECONDS):
         return tracker.sender.url
-    print(
-        "the tracking server does not answer; deliver the rest later with: python -m vgg.track "
-        f"{spool} --uri {uri}",
-        flush=True,
-    )
+    print(tracker.undelivered, flush=True)
     return None

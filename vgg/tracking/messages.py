@@ -2,7 +2,10 @@
 
 import sys
 
+MAX_CHARACTERS = 1000
+
 
 def print_message(text: str) -> None:
-    """Print a line on standard error at once."""
-    print(f"tracking: {text}", file=sys.stderr, flush=True)
+    """Print a line on standard error at once, whatever a spool or a server puts in it."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text[:MAX_CHARACTERS])
+    print(f"tracking: {shown}", file=sys.stderr, flush=True)

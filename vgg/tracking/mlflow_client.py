@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import requests
-from safetensors import SafetensorError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,6 +25,8 @@ for variable, default in {
 
 # HTTP statuses that concern the sender or the moment rather than the request itself.
 RETRIED_CLIENT_ERRORS = {401, 403, 407, 408, 429}
+STORE_CLIENTS = {"urllib3", "botocore", "boto3", "s3transfer", "google", "azure"}
+"""Packages by which MLflow's client uploads to a store directly; their errors may pass."""
 MAX_REASON_CHARACTERS = 300
 
 
@@ -33,7 +34,15 @@ class ServerUnavailable(Exception):
     """The server cannot be reached, is failing or does not authorise us: try again later."""
 
 
-class RequestRejected(Exception):
+class SpoolInUse(ServerUnavailable):
+    """Another process delivers this spool."""
+
+
+class Undeliverable(Exception):
+    """This event can never be delivered, whatever the server is like: it is damaged, or an error of ours."""
+
+
+class RequestRejected(Undeliverable):
     """The server will never accept this request."""
 
 
@@ -48,11 +57,13 @@ def connect(uri: str) -> "MlflowClient":
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Raise what MLflow, HTTP and lost files raise as ServerUnavailable or RequestRejected."""
+    """Raise every error as ServerUnavailable if it may pass, else as RequestRejected or Undeliverable."""
     from mlflow.exceptions import MlflowException
 
     try:
         yield
+    except (ServerUnavailable, Undeliverable):
+        raise
     except MlflowException as error:
         reason = str(_root_cause(error)).splitlines()[0][:MAX_REASON_CHARACTERS]
         # A 404 that MLflow did not raise itself is that of a proxy without a server behind it.
@@ -60,13 +71,24 @@ def translated_errors() -> Iterator[None]:
             raise RequestRejected(reason) from error
         raise ServerUnavailable(reason) from error
     except requests.HTTPError as error:
-        if error.response is not None and _is_permanent(error.response.status_code):
+        if error.response is not None and _is_permanent(error.response.status_code, error.response.text):
             raise RequestRejected(str(error)) from error
         raise ServerUnavailable(str(error)) from error
     except requests.RequestException as error:
         raise ServerUnavailable(str(_root_cause(error))) from error
-    except (FileNotFoundError, SafetensorError) as error:  # a file of the spool is lost or damaged
-        raise RequestRejected(str(error)) from error
+    except (ConnectionError, TimeoutError) as error:
+        raise ServerUnavailable(str(error)) from error
+    except Exception as error:
+        raise _of_store_or_ours(error) from error
+
+
+@contextmanager
+def own_work() -> Iterator[None]:
+    """Raise every error as Undeliverable: nothing of this concerns the server."""
+    try:
+        yield
+    except Exception as error:
+        raise Undeliverable(_described(error)) from error
 
 
 @contextmanager
@@ -87,6 +109,23 @@ def _root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def _is_permanent(status: int) -> bool:
-    """Whether an HTTP status rejects the request itself."""
+def _is_permanent(status: int, body: str = "") -> bool:
+    """Whether an HTTP status rejects the request itself.
+
+    `body`: of a 404 where MLflow has not looked itself. Its own name an error code; a proxy's, with no server
+    behind it, do not.
+    """
+    if status == 404 and body and "error_code" not in body:
+        return False
     return 400 <= status < 500 and status not in RETRIED_CLIENT_ERRORS
+
+
+def _of_store_or_ours(error: Exception) -> Exception:
+    if type(error).__module__.partition(".")[0] in STORE_CLIENTS:
+        return ServerUnavailable(_described(error))
+    return Undeliverable(_described(error))
+
+
+def _described(error: Exception) -> str:
+    text = str(error).strip() or "no reason given"
+    return f"{type(error).__name__}: {text.splitlines()[0][:MAX_REASON_CHARACTERS]}"

@@ -4,6 +4,8 @@ A net is one LoggedModel of an experiment, found by the digest of its weights.
 """
 
 import json
+import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from safetensors.torch import load_file
 
 from vgg.net.architecture import Architecture
 from vgg.net.module import VGG
-from vgg.tracking.mlflow_client import upload_timeout
+from vgg.tracking.mlflow_client import Undeliverable, own_work, upload_timeout
 from vgg.tracking.run_info import RunInfo
 
 if TYPE_CHECKING:
@@ -37,17 +39,24 @@ def link_dataset(client: "MlflowClient", run: "Run", info: RunInfo) -> None:
 
 
 def log_model(client: "MlflowClient", run: "Run", info: RunInfo, event: dict[str, Any], file: Path) -> None:
-    """Log the net of a safetensors file as the LoggedModel `best`; nothing if it is logged already."""
+    """Log the net of a safetensors file as the LoggedModel `best` of the run; nothing if it is logged already.
+
+    A run that repeats another and ends with the same weights has a model of its own.
+    """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
     run_id, step = run.info.run_id, event["step"]
-    model = _find_model(client, run.info.experiment_id, event["weights_sha256"])
+    digest = event["weights_sha256"]
+    own = [
+        each for each in _find_models(client, run.info.experiment_id, digest) if each.source_run_id == run_id
+    ]
+    model = own[0] if own else None
     if model is None:
         model = client.create_logged_model(
             run.info.experiment_id,
             name="best",
             source_run_id=run_id,
-            tags={"step": str(step), "weights_sha256": event["weights_sha256"]},
+            tags={"step": str(step), "weights_sha256": digest},
         )
     if model.status == LoggedModelStatus.READY:
         return
@@ -56,30 +65,40 @@ def log_model(client: "MlflowClient", run: "Run", info: RunInfo, event: dict[str
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
     times = {key: _logged_time_ms(client, run_id, key, step) or event["time"] for key in event["metrics"]}
     client.log_batch(run_id, metrics=_dataset_metrics(run_id, event["metrics"], times, step, info, model))
-    _upload_model(model, event["about"], file)
+    _upload_model(client, model, event["about"], file)
 
 
-def _upload_model(model: "LoggedModel", about: dict[str, Any], file: Path) -> None:
+def _upload_model(client: "MlflowClient", model: "LoggedModel", about: dict[str, Any], file: Path) -> None:
     """Upload the net itself, which makes the LoggedModel READY."""
     import mlflow
+    from mlflow.entities import LoggedModelStatus
     from mlflow.models import Model
 
-    architecture = Architecture(**about["architecture"])
-    net = VGG(architecture)
-    net.load_state_dict(load_file(file))
-    side = architecture.side
-    with upload_timeout():
-        Model.log(
-            None,
-            mlflow.pytorch,
-            model_id=model.model_id,  # without a run, all of whose metrics would be copied without data set
-            pytorch_model=net.eval(),
-            serialization_format="pt2",  # the exported graph: loads where this project is not installed
-            signature=_signature(architecture),
-            input_example=np.zeros((2, 3, side, side), np.float32),
-            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
-            metadata={"vgg": about},
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        exported = Path(folder) / "model"
+        with own_work():
+            architecture = Architecture(**about["architecture"])
+            net = VGG(architecture)
+            net.load_state_dict(load_file(file))
+            side = architecture.side
+            mlflow.pytorch.save_model(
+                net.eval(),
+                exported,
+                # without a run, all of whose metrics would be copied without data set
+                mlflow_model=Model(
+                    artifact_path=model.artifact_location,
+                    model_uuid=model.model_id,
+                    model_id=model.model_id,
+                    metadata={"vgg": about},
+                ),
+                serialization_format="pt2",  # the exported graph: loads where this project is not installed
+                signature=_signature(architecture),
+                input_example=np.zeros((2, 3, side, side), np.float32),
+                pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
+            )
+        with upload_timeout():
+            client.log_model_artifacts(model.model_id, str(exported))
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
 def _signature(architecture: Architecture) -> "ModelSignature":
@@ -118,8 +137,15 @@ def log_scores(client: "MlflowClient", run: "Run", info: RunInfo, event: dict[st
 
 
 def _find_model(client: "MlflowClient", experiment_id: str, weights_sha256: str) -> "LoggedModel | None":
-    found = client.search_logged_models([experiment_id], f"tags.weights_sha256 = '{weights_sha256}'")
-    return found[0] if found else None
+    """The model of these weights that tests are linked to: the first that a training logged."""
+    found = _find_models(client, experiment_id, weights_sha256)
+    return min(found, key=lambda model: (not model.source_run_id, model.creation_timestamp), default=None)
+
+
+def _find_models(client: "MlflowClient", experiment_id: str, weights_sha256: str) -> "list[LoggedModel]":
+    if not re.fullmatch(r"[\w-]*", weights_sha256):
+        raise Undeliverable(f"{weights_sha256!r} is no digest of weights")
+    return list(client.search_logged_models([experiment_id], f"tags.weights_sha256 = '{weights_sha256}'"))
 
 
 def _create_model_without_files(

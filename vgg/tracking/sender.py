@@ -16,7 +16,13 @@ from tenacity import (
 
 from vgg.tracking.delivery import Delivery
 from vgg.tracking.messages import print_message
-from vgg.tracking.mlflow_client import RequestRejected, ServerUnavailable, connect, translated_errors
+from vgg.tracking.mlflow_client import (
+    ServerUnavailable,
+    SpoolInUse,
+    Undeliverable,
+    connect,
+    translated_errors,
+)
 from vgg.tracking.run_info import RunInfo
 from vgg.tracking.spool import Spool
 
@@ -32,15 +38,23 @@ RUN_TAG = "vgg.uid"
 class Sender:
     """Delivers one spool in order; `run` is the body of a thread."""
 
-    def __init__(self, spool: Spool, uri: str) -> None:
+    def __init__(
+        self, spool: Spool, uri: str, info: RunInfo | None = None, *, ends_cut_off: bool = False
+    ) -> None:
+        """`info`: the run, by default as run.json describes it. `ends_cut_off`: a spool without an end, which
+        nobody else delivers, is that of a killed process. UserError if run.json is damaged.
+        """
         self.spool, self.uri = spool, uri.rstrip("/")
-        self.info = RunInfo(**spool.read_json("run.json"))
+        self.info = info or RunInfo.from_json(spool.read_json("run.json"), spool.folder / "run.json")
         self.finish = threading.Event()
         """Set by the caller: end once all is delivered."""
         self.done = False
         """Whether it ended that way."""
         self.url: str | None = None
         """Page of the run, once it is known."""
+        self.problem: str | None = None
+        """Why the last attempt did not succeed."""
+        self._ends_cut_off = ends_cut_off
         self._abandoned = threading.Event()
         self._delivery: Delivery | None = None
 
@@ -58,8 +72,17 @@ class Sender:
             with suppress(ServerUnavailable):
                 while not self.done and not self._abandoned.is_set():
                     retrying(self._deliver_pending)
+                    self.problem = None
+        except Exception as error:
+            self.problem = f"the sender ended: {error!r}"
+            raise
         finally:
             self.spool.unlock()
+
+    @property
+    def rejections(self) -> int:
+        """Events that could not be delivered and are kept."""
+        return self._delivery.rejections if self._delivery is not None else 0
 
     def abandon(self) -> None:
         """Deliver no more; the rest stays in the spool for another sender."""
@@ -89,25 +112,39 @@ class Sender:
             self.finish.wait(seconds)
 
     def _report_outage(self, state: RetryCallState) -> None:
+        assert state.outcome is not None, "called after an attempt"
+        reason = state.outcome.exception()
+        in_use = isinstance(reason, SpoolInUse)
+        self.problem = str(reason) if in_use else f"{self.uri} is unavailable ({reason})"
         if state.attempt_number == 1 and not self._abandoned.is_set():
-            assert state.outcome is not None, "called after an attempt"
-            reason = state.outcome.exception()
-            print_message(f"{self.uri} is unavailable ({reason}); all is kept in {self.spool.folder}")
+            print_message(f"{self.problem}; all is kept in {self.spool.folder}")
 
     def _open_run(self) -> Delivery:
         """Find or create the run of this spool and describe it."""
         if not self.spool.lock_for_delivery():
-            raise ServerUnavailable("another process delivers this spool")
-        client = connect(self.uri)
+            raise SpoolInUse("another process delivers this spool")
+        if self._ends_cut_off:
+            self._end_cut_off()
         try:
             with translated_errors():
+                client = connect(self.uri)
                 run = self._find_or_create_run(client)
-        except RequestRejected as rejected:  # nothing can be delivered until someone restores the experiment
+        except Undeliverable as rejected:  # nothing can be delivered until someone restores the experiment
             raise ServerUnavailable(f"it rejects the run: {rejected}") from rejected
         delivery = Delivery(client, run, self.info, self.spool)
         delivery.describe_run()
         self.url = f"{self.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
         return delivery
+
+    def _end_cut_off(self) -> None:
+        """End the run of a process that was killed before it could, at the time of its last event."""
+        status, last_ms = None, self.info.started
+        for event in self.spool.all_events():
+            status = event.get("status") if event["kind"] == "status" else status
+            last_ms = time if type(time := event.get("time")) is int else last_ms
+        if status == "RUNNING":
+            self.spool.append({"kind": "status", "status": "KILLED", "time": last_ms})
+        self._ends_cut_off = False
 
     def _find_or_create_run(self, client: "MlflowClient") -> "Run":
         info = self.info

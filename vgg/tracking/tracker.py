@@ -4,16 +4,20 @@ Events go to a spool on disk, and a thread delivers them. `python -m vgg.track S
 left when a training ends.
 """
 
+import shlex
+import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from vgg.tracking.messages import print_message
@@ -33,12 +37,13 @@ class Tracker:
 
     def __init__(self, folder: Path, uri: str, info: RunInfo, *, watch_system: bool = True) -> None:
         self.spool = Spool(folder)
-        self.spool.write_json("run.json", asdict(info))
-        self.spool.append({"kind": "status", "status": "RUNNING"})
-        self.sender = Sender(self.spool, uri)
+        self.spool.describe(asdict(info))
+        self.spool.append({"kind": "status", "status": "RUNNING", "time": unix_time_ms()})
+        self.sender = Sender(self.spool, uri, info)
         self._figure_thread = futures.ThreadPoolExecutor(1, thread_name_prefix="figures")
         self._undrawn_figures: list[futures.Future[None]] = []
         self._closing = threading.Event()
+        self._problem: str | None = None
         self._sender_thread = threading.Thread(target=self.sender.run, name="mlflow-sender", daemon=True)
         self._sender_thread.start()
         if watch_system:
@@ -58,7 +63,8 @@ class Tracker:
 
         def draw() -> None:
             file = self.spool.new_file(".png")
-            make().savefig(file, dpi=110)
+            with _removed_if_partial(file):
+                make().savefig(file, dpi=110)
             self.spool.append({"kind": "artifact", "path": path, "file": file.name})
 
         drawing = self._figure_thread.submit(draw)
@@ -68,7 +74,12 @@ class Tracker:
     def text(self, path: str, text: str) -> None:
         """Log a text file at this artifact path."""
         file = self.spool.new_file(Path(path).suffix)
-        file.write_text(text, encoding="utf-8")
+        try:
+            with _removed_if_partial(file):
+                file.write_text(text, encoding="utf-8")
+        except OSError:  # the disk is full, which the spool tells: it keeps events in memory
+            self.spool.append({"kind": "artifact", "path": path, "text": text})
+            return
         self.spool.append({"kind": "artifact", "path": path, "file": file.name})
 
     def model(
@@ -80,10 +91,16 @@ class Tracker:
     ) -> None:
         """Log a net after `step` updates, with its metrics, as the LoggedModel `best`.
 
-        `about` is stored with it: see `vgg.weights.trained_net.model_metadata`.
+        `about` is stored with it: see `vgg.weights.trained_net.model_metadata`. If the disk has no room for it,
+        there is none, which is told.
         """
         file = self.spool.new_file(".safetensors")
-        save_file(weights, file)
+        try:
+            with _removed_if_partial(file):
+                save_file(weights, file)
+        except (OSError, SafetensorError) as error:
+            print_message(f"the net of step {step} is not tracked: {file} cannot be written ({error})")
+            return
         self.spool.append(
             {
                 "kind": "model",
@@ -110,16 +127,41 @@ class Tracker:
         self.spool.append({"kind": "status", "status": status, "time": unix_time_ms()})
         self.sender.finish.set()
         self._sender_thread.join(max(0.0, deadline - time.monotonic()))
-        if self.sender.done:
-            return not undrawn
-        self.sender.abandon()
-        return False
+        if not self.sender.done:
+            self.sender.abandon()
+            self._problem = self.sender.problem or f"it took longer than {timeout_seconds:g} s"
+        elif undrawn:
+            self._problem = "a figure is still being drawn"
+        else:
+            self._problem = None
+        if lost := self.spool.lost_at_the_end():
+            print_message(f"not all of the run is tracked: {lost}")
+        return self._problem is None
+
+    @property
+    def undelivered(self) -> str:
+        """After `close` has returned False: why, and how to deliver the rest."""
+        spool, uri = shlex.quote(str(self.spool.folder)), self.sender.uri
+        return (
+            f"not everything is delivered: {self._problem}; deliver the rest later with: "
+            f"python -m vgg.track {spool} --uri {uri} (on {socket.gethostname()})"
+        )
 
     def _sample_system(self) -> None:
         monitor, step = SystemMonitor(), 0
         while not self._closing.wait(SYSTEM_SAMPLE_SECONDS):
             self.metrics(step, monitor.sample())
             step += 1
+
+
+@contextmanager
+def _removed_if_partial(file: Path) -> Iterator[None]:
+    """Remove a file that could not be written completely."""
+    try:
+        yield
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
 
 
 def _report_drawing_error(future: futures.Future[None]) -> None:

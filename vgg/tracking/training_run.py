@@ -87,10 +87,7 @@ class TrainingRun:
         if tracker.close("FINISHED" if problem is None else "FAILED", DELIVERY_SECONDS):
             print_line(f"tracked at {self.url}")
         else:
-            print_line(
-                "the tracking server does not answer; deliver the rest later with: python -m vgg.track "
-                f"{tracker.spool.folder} --uri {job.tracking_uri}"
-            )
+            print_line(tracker.undelivered)
 
 
 def run_info(context: RunContext) -> RunInfo:
