@@ -61,6 +61,9 @@ def inspect(options: InspectOptions, console: Console) -> Path:
         console.print(table)
     deviation_C = np.sqrt(np.diag(manifest.covariance_rgb))
     console.print(f"mean RGB {_rounded(manifest.mean_rgb)}, standard deviation {_rounded(deviation_C)}")
+    if manifest.segments is not None:
+        files = manifest.segments.transcoded + sum(manifest.segments.kept.values())
+        console.print(f"{manifest.segments.transcoded:,} of {files:,} files have restart markers")
     _print_skipped(manifest, console)
     file = options.montage or root.with_name(f"{root.name}-montage.png")
     _save(montage(splits[options.split], manifest, options.columns, options.rows, options.tile), file)

@@ -76,6 +76,10 @@ def _report(manifest: Manifest, options: PackOptions) -> None:
     console.print(f"packed {manifest.source}: {sizes} images of {len(manifest.classes)} classes", markup=False)
     mean_rgb = ", ".join(f"{value:.1f}" for value in manifest.mean_rgb)
     console.print(f"  in {options.out}, mean RGB {mean_rgb}", markup=False)
+    if manifest.segments is not None:
+        kept = ", ".join(f"{count:,} {reason}" for reason, count in sorted(manifest.segments.kept.items()))
+        told = f"; as they are: {kept}" if kept else ""
+        console.print(f"  with restart markers: {manifest.segments.transcoded:,}{told}", markup=False)
     if manifest.skipped:
         counts = Counter(skipped.split for skipped in manifest.skipped)
         by_split = ", ".join(f"{count:,} of {split}" for split, count in counts.items())

@@ -1,7 +1,8 @@
 """Decodes and crops planned batches ahead of the step that takes them.
 
 Pixels are those of the whole image rescaled by a triangle filter (antialiased, as PIL's BILINEAR), cropped and
-mirrored. Only the region of the file that the crop needs is decoded, including the margin of the filter. DALI
+mirrored. Only the region of the file that the crop needs is decoded, including the margin of the filter; if the
+file has restart markers, a small JPEG of the segments that show it (`pipelines/loading/assembled.py`). DALI
 decodes; `pipelines/loading/resample.py` rescales on the CPU, DALI on the GPU.
 
 Shapes: B images of this worker, H and W sides of the crop in pixels, C = 3 (RGB, 0 to 255).
@@ -21,6 +22,7 @@ import torch
 from nvidia.dali.plugin.pytorch import feed_ndarray
 
 from cli.errors import UserError
+from pipelines.loading.assembled import RegionFiles, assembled
 from pipelines.loading.batch import Batch
 from pipelines.loading.dali_graphs import DECODED_AHEAD, INPUTS_KEPT, Placement, crop_graph
 from pipelines.loading.draw import Draws, region
@@ -43,10 +45,10 @@ class PlannedBatch:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """A batch that was submitted to DALI; the last four are the result of `region`."""
+    """A batch that was submitted to DALI; the last three are from `region`."""
 
     plan: PlannedBatch
-    files: list[np.ndarray]
+    source: RegionFiles
     anchor_B2: list[np.ndarray]
     shape_B2: list[np.ndarray]
     start_B2: list[np.ndarray]
@@ -174,14 +176,17 @@ class Loader:
         plan = next(self._plan)
         heights_B = self._shards.heights_N[plan.images_B]
         widths_B = self._shards.widths_N[plan.images_B]
-        files = [self._shards.encoded(int(i)) for i in plan.images_B]
-        inputs = _Inputs(plan, files, *map(list, region(plan.draws, heights_B, widths_B, self._side)))
+        anchor_B2, shape_B2, start_B2, end_B2 = region(plan.draws, heights_B, widths_B, self._side)
+        full = len(self._kept_alive) == INPUTS_KEPT
+        memory = self._kept_alive[0].source.memory if full else None  # of a batch that DALI has done with
+        source = assembled(self._shards, plan.images_B, anchor_B2, shape_B2, memory)
+        inputs = _Inputs(plan, source, *map(list, (source.anchor_B2, shape_B2, start_B2, end_B2)))
         self._submitted.append(inputs)
         self._kept_alive.append(inputs)
         if not self._on_gpu:
-            return inputs.files, inputs.anchor_B2, inputs.shape_B2
+            return source.files, inputs.anchor_B2, inputs.shape_B2
         mirror_B = list(plan.draws.mirror_B.astype(np.int32))
-        return inputs.files, inputs.anchor_B2, inputs.shape_B2, inputs.start_B2, inputs.end_B2, mirror_B
+        return source.files, inputs.anchor_B2, inputs.shape_B2, inputs.start_B2, inputs.end_B2, mirror_B
 
 
 def _resample_all(

@@ -7,7 +7,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.shards.manifest import INDEX, SCHEMA, ShardInfo
+from pipelines.shards.manifest import INDEX, ShardInfo
 from pipelines.storage.folder import Folder
 
 BATCH_BYTES = 16 * 2**20  # encoded images in a record batch, which is held in memory until it is written
@@ -16,14 +16,14 @@ BATCH_BYTES = 16 * 2**20  # encoded images in a record batch, which is held in m
 class ShardWriter:
     """Writes one shard, a record batch at a time."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._file = _HashingStream(stream)
-        self._arrow = pa.ipc.new_file(self._file, SCHEMA)
+    def __init__(self, stream: IO[bytes], schema: pa.Schema) -> None:
+        self._file, self._schema = _HashingStream(stream), schema
+        self._arrow = pa.ipc.new_file(self._file, schema)
         self._rows: list[dict[str, Any]] = []
         self._batch_bytes, self.rows = 0, 0
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append one image, a row of `SCHEMA`."""
+        """Append one image, a row of the schema."""
         self._rows.append(row)
         self._batch_bytes += len(row["image"])
         self.rows += 1
@@ -38,7 +38,7 @@ class ShardWriter:
         return ShardInfo(file, self.rows, self._file.tell(), self._file.digest.hexdigest())
 
     def _write_batch(self) -> None:
-        self._arrow.write_batch(pa.RecordBatch.from_pylist(self._rows, SCHEMA))
+        self._arrow.write_batch(pa.RecordBatch.from_pylist(self._rows, self._schema))
         self._rows, self._batch_bytes = [], 0
 
 

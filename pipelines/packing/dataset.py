@@ -14,7 +14,7 @@ from pipelines.packing.options import PackOptions
 from pipelines.packing.packed_shard import PackedShard
 from pipelines.packing.plan import finished_shards, plan_shards
 from pipelines.packing.shard import NOTES, ShardTask, pack_shard
-from pipelines.shards.manifest import FORMAT, MANIFEST, Manifest, ShardInfo, Split
+from pipelines.shards.manifest import FORMAT, MANIFEST, SEGMENTS_FORMAT, Manifest, Segments, ShardInfo, Split
 from pipelines.sources.recognise import open_source
 from pipelines.sources.source import Source
 from pipelines.storage.folder import Folder
@@ -52,7 +52,7 @@ def pack_to(out: Folder, options: PackOptions, spool: Path | None, run: RunTasks
 def _write(source: Source, folder: Folder, options: PackOptions, run: RunTasks) -> Manifest:
     packed = _pack_shards(source, folder, options, run)
     indices = {split: _write_index(folder, split, shards) for split, shards in packed.items()}
-    manifest = _manifest(source, packed, indices)
+    manifest = _manifest(source, packed, indices, options.segments == "on")
     folder.write(MANIFEST, manifest.to_json().encode())
     return manifest
 
@@ -65,7 +65,7 @@ def _pack_shards(
     packed = finished_shards(folder, source, options, list(shards))
     labels = {name: label for label, name in enumerate(source.classes)}
     tasks = [
-        ShardTask(folder.uri, name, tuple(files), labels)
+        ShardTask(folder.uri, name, tuple(files), labels, options.segments == "on")
         for name, files in shards.items()
         if name not in packed
     ]
@@ -91,7 +91,9 @@ def _write_index(folder: Folder, split: str, packed: list[PackedShard]) -> Shard
     return write_index(folder, f"{split}.index.arrow", rows_N3)
 
 
-def _manifest(source: Source, packed: dict[str, list[PackedShard]], indices: dict[str, ShardInfo]) -> Manifest:
+def _manifest(
+    source: Source, packed: dict[str, list[PackedShard]], indices: dict[str, ShardInfo], in_segments: bool
+) -> Manifest:
     """The manifest of all shards. UnpackableSource if a class or the validation split has no readable image."""
     skipped = source.skipped + [file for shards in packed.values() for s in shards for file in s.skipped]
     training: Counter[str] = Counter()
@@ -113,7 +115,7 @@ def _manifest(source: Source, packed: dict[str, list[PackedShard]], indices: dic
     mean_C = sum_C / pixels
     covariance_CC = products_CC / pixels - np.outer(mean_C, mean_C)
     return Manifest(
-        format=FORMAT,
+        format=SEGMENTS_FORMAT if in_segments else FORMAT,
         source=source.name,
         classes=tuple(source.classes),
         class_names=tuple(source.class_names.get(name, name) for name in source.classes),
@@ -121,4 +123,12 @@ def _manifest(source: Source, packed: dict[str, list[PackedShard]], indices: dic
         mean_rgb=(float(mean_C[0]), float(mean_C[1]), float(mean_C[2])),
         covariance_rgb=tuple(tuple(map(float, row)) for row in covariance_CC),
         skipped=tuple(skipped),
+        segments=_segments(packed) if in_segments else None,
     )
+
+
+def _segments(packed: dict[str, list[PackedShard]]) -> Segments:
+    shards, kept = [shard for of_split in packed.values() for shard in of_split], Counter[str]()
+    for shard in shards:
+        kept.update(shard.kept)
+    return Segments(sum(shard.transcoded for shard in shards), dict(kept))

@@ -46,6 +46,10 @@ class Decoded:
     """uint8: what a reader of the file should see."""
     photograph: bool
     """Whether the source's file is a JPEG."""
+    segments: bytes = b""
+    """uint16: bytes of each restart interval of `data`, if it was transcoded."""
+    kept: str = ""
+    """Why it was not, if that was tried."""
 
 
 def decode(data: bytes) -> Decoded | str:

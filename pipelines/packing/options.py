@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -25,5 +26,8 @@ class PackOptions:
     ray: str | None = None
     """Address of a Ray cluster to pack on, `auto` for the one of this machine. All of its nodes must reach
     SOURCE and OUT. Default: processes of this machine."""
+    segments: Literal["on", "off"] = "on"
+    """on: JPEG files are given restart markers, without loss, so that a crop is decoded from its own part of
+    the file; they grow by some 3 %. off: they are packed as they are."""
     overwrite: bool = False
     """Replace a packed data set at OUT."""

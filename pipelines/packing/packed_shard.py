@@ -24,6 +24,10 @@ class PackedShard:
     """Sum of the pixels' outer products."""
     index: bytes
     """int32 [images, 3]: label, height and width of each image."""
+    transcoded: int
+    """Files that were given restart markers."""
+    kept: dict[str, int]
+    """Reason -> files that were packed as they are."""
 
     def to_json(self) -> str:
         """JSON that keeps every float exactly."""
@@ -44,4 +48,6 @@ class PackedShard:
             tuple(raw["sum_C"]),
             tuple(map(tuple, raw["products_CC"])),
             b64decode(raw["index"]),
+            raw["transcoded"],
+            raw["kept"],
         )

@@ -7,7 +7,7 @@ from itertools import groupby
 from cli.errors import UserError
 from pipelines.packing.options import PackOptions
 from pipelines.packing.shard import NOTES, PackedShard, finished_shard
-from pipelines.shards.manifest import FORMAT
+from pipelines.shards.manifest import FORMAT, SEGMENTS_FORMAT
 from pipelines.sources.source import Source, SourceFile
 from pipelines.storage.folder import Folder
 
@@ -62,7 +62,8 @@ def finished_shards(
 
 
 def _plan_digest(source: Source, options: PackOptions) -> bytes:
-    digest = hashlib.sha256(repr((FORMAT, options.shard_mb, source.classes)).encode())
+    form = SEGMENTS_FORMAT if options.segments == "on" else FORMAT
+    digest = hashlib.sha256(repr((form, options.shard_mb, source.classes)).encode())
     for file in source.files:
         identity = (file.split, file.key, file.label, file.content.size, file.content.stamp, file.boxes)
         digest.update(repr(identity).encode())

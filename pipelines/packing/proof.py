@@ -10,6 +10,8 @@ from functools import partial
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from cli.errors import UserError
+from pipelines.jpeg.markers import NotTranscoded
+from pipelines.jpeg.transcoding import transcode
 from pipelines.packing.decode import Decoded, decode
 from pipelines.packing.encode import encode, shown
 from pipelines.packing.prover import process_prover
@@ -18,6 +20,9 @@ from pipelines.sources.source import SourceFile
 
 BATCH_PIXELS = 16_000_000
 """Pixels that wait to be proved together."""
+
+SMALL_PIXELS = 96 * 96
+"""Smaller images stay as they are: to decode all of one takes no longer."""
 
 PATIENCE_SECONDS = 30.0
 """How long a file server that does not answer is tried again."""
@@ -39,8 +44,10 @@ Found = Decoded | str
 """An image, or the reason why it is skipped."""
 
 
-def proved_images(files: Iterable[SourceFile]) -> Iterator[tuple[SourceFile, Found]]:
+def proved_images(files: Iterable[SourceFile], in_segments: bool) -> Iterator[tuple[SourceFile, Found]]:
     """Each file with its image, in order. A file that DALI decodes differently than PIL is encoded anew.
+
+    `in_segments`: whether JPEG files are given restart markers; that is proved as well.
 
     UserError if this machine cannot read a file.
     """
@@ -51,30 +58,57 @@ def proved_images(files: Iterable[SourceFile]) -> Iterator[tuple[SourceFile, Fou
         waiting.append((file, found))
         pixels += 0 if isinstance(found, str) else found.height * found.width
         if len(waiting) == BATCH or pixels >= BATCH_PIXELS:
-            yield from _proved(waiting)
+            yield from _proved(waiting, in_segments)
             waiting, pixels = [], 0
-    yield from _proved(waiting)
+    yield from _proved(waiting, in_segments)
 
 
-def _proved(waiting: list[tuple[SourceFile, Found]]) -> Iterator[tuple[SourceFile, Found]]:
-    prove = process_prover().proved
-    images = [found for _, found in waiting if isinstance(found, Decoded)]
-    sound = iter(prove([(image.data, image.pixels_HWC) for image in images]))
+def _proved(waiting: list[tuple[SourceFile, Found]], in_segments: bool) -> Iterator[tuple[SourceFile, Found]]:
+    """Each file in the first of its forms that DALI decodes to its pixels."""
+    forms = [_forms(found, in_segments) for _, found in waiting if isinstance(found, Decoded)]
+    firsts = [next(each) for each in forms]
+    proofs = zip(firsts, forms, _sound(firsts), strict=True)
     for file, found in waiting:
-        if isinstance(found, Decoded) and not next(sound):
-            yield file, _encoded_anew(found)
-        else:
+        if isinstance(found, str):
             yield file, found
+            continue
+        first, others, sound = next(proofs)
+        if sound:
+            yield file, first
+        else:
+            sound_ones = (form for form in others if _sound([form])[0])
+            yield file, next(sound_ones, "DALI cannot decode it, nor its pixels encoded anew")
 
 
-def _encoded_anew(image: Decoded) -> Found:
-    """The image in a file that DALI decodes to its pixels: a JPEG if it was one, else a PNG."""
+def _sound(images: list[Decoded]) -> list[bool]:
+    return process_prover().proved([(image.data, image.pixels_HWC) for image in images])
+
+
+def _forms(image: Decoded, in_segments: bool) -> Iterator[Decoded]:
+    """The image in files to be tried in turn: its own, encoded anew as a JPEG if it was one, as a PNG.
+
+    A JPEG is tried with restart markers first.
+    """
+    yield from _with_segments(image, in_segments)
     for photograph in (True, False) if image.photograph else (False,):
         data = encode(image.pixels_HWC, photograph=photograph)
-        pixels_HWC = shown(data)
-        if process_prover().proved([(data, pixels_HWC)])[0]:
-            return replace(image, data=data, pixels_HWC=pixels_HWC)
-    return "DALI cannot decode it, nor its pixels encoded anew"
+        yield from _with_segments(replace(image, data=data, pixels_HWC=shown(data)), in_segments)
+
+
+def _with_segments(image: Decoded, in_segments: bool) -> Iterator[Decoded]:
+    """The image in a file with restart markers, if it can be transcoded, then as it is."""
+    if not in_segments:
+        yield image
+        return
+    if image.height * image.width < SMALL_PIXELS:
+        yield replace(image, kept=f"fewer than {SMALL_PIXELS:,} pixels")
+        return
+    try:
+        transcoded = transcode(image.data)
+        yield replace(image, data=transcoded.data, segments=transcoded.lengths.astype("<u2").tobytes())
+        yield replace(image, kept="DALI decodes it differently with restart markers")
+    except NotTranscoded as reason:
+        yield replace(image, kept=str(reason))
 
 
 def _read(file: SourceFile) -> bytes:

@@ -9,7 +9,7 @@ from pipelines.packing.arrow_file import ShardWriter
 from pipelines.packing.decode import Decoded
 from pipelines.packing.packed_shard import PackedShard
 from pipelines.packing.proof import proved_images
-from pipelines.shards.manifest import SkippedFile
+from pipelines.shards.manifest import SCHEMA, SEGMENTS_SCHEMA, SkippedFile
 from pipelines.sources.source import SourceFile
 from pipelines.storage.folder import Folder
 
@@ -27,6 +27,8 @@ class ShardTask:
     files: tuple[SourceFile, ...]
     labels: dict[str, int]
     """Class identifier -> label."""
+    in_segments: bool
+    """Whether JPEG files are given restart markers."""
 
 
 def pack_shard(task: ShardTask) -> PackedShard:
@@ -36,22 +38,21 @@ def pack_shard(task: ShardTask) -> PackedShard:
     statistics = _Statistics()
     skipped: list[SkippedFile] = []
     with folder.writing(arrow_file) as stream:
-        writer = ShardWriter(stream)
-        for file, decoded in proved_images(task.files):
+        writer = ShardWriter(stream, SEGMENTS_SCHEMA if task.in_segments else SCHEMA)
+        for file, decoded in proved_images(task.files, task.in_segments):
             if isinstance(decoded, str):
                 skipped.append(SkippedFile(file.split, file.key, decoded))
                 continue
             label = task.labels[file.label]
-            writer.add(
-                {
-                    "key": file.key,
-                    "image": decoded.data,
-                    "label": label,
-                    "height": decoded.height,
-                    "width": decoded.width,
-                    "boxes": file.boxes,
-                }
-            )
+            row = {
+                "key": file.key,
+                "image": decoded.data,
+                "label": label,
+                "height": decoded.height,
+                "width": decoded.width,
+                "boxes": file.boxes,
+            }
+            writer.add({**row, "segments": decoded.segments} if task.in_segments else row)
             statistics.add(file.label, label, decoded)
         info = writer.close(arrow_file)
     if not info.rows:
@@ -64,6 +65,8 @@ def pack_shard(task: ShardTask) -> PackedShard:
         tuple(map(float, statistics.sum_C)),
         tuple(tuple(map(float, row)) for row in statistics.products_CC),
         np.asarray(statistics.index, np.int32).tobytes(),
+        statistics.transcoded,
+        dict(statistics.kept),
     )
     folder.write(_note(task.name), packed.to_json().encode())
     return packed
@@ -89,10 +92,15 @@ class _Statistics:
         self.images: Counter[str] = Counter()
         self.pixels, self.sum_C, self.products_CC = 0, np.zeros(3), np.zeros((3, 3))
         self.index: list[tuple[int, int, int]] = []
+        self.transcoded, self.kept = 0, Counter[str]()
 
     def add(self, class_identifier: str, label: int, image: Decoded) -> None:
         self.images[class_identifier] += 1
         self.index.append((label, image.height, image.width))
+        if image.segments:
+            self.transcoded += 1
+        elif image.kept:
+            self.kept[image.kept] += 1
         self.pixels += image.height * image.width
         self.sum_C += image.sum_C
         self.products_CC += image.products_CC

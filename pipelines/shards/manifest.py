@@ -13,7 +13,8 @@ import pyarrow as pa
 from cli.errors import UserError
 from pipelines.storage.folder import Folder
 
-FORMAT = 1
+FORMAT, SEGMENTS_FORMAT = 1, 2
+"""Formats of a packed data set: files as they are, and JPEG files with restart markers."""
 
 
 MANIFEST = "manifest.json"
@@ -30,6 +31,11 @@ SCHEMA = pa.schema(
     ]
 )
 """Schema of a shard. image: the encoded file. boxes: xmin, ymin, xmax, ymax in pixels."""
+
+
+SEGMENTS_SCHEMA = SCHEMA.append(pa.field("segments", pa.binary()))
+"""Schema of a shard in `SEGMENTS_FORMAT`. segments: the bytes of each restart interval of `image`, with the two
+of the marker that ends it, uint16, little-endian; empty for a file that was packed as it is."""
 
 
 INDEX = pa.schema([("label", pa.int32()), ("height", pa.int32()), ("width", pa.int32())])
@@ -75,6 +81,16 @@ class SkippedFile:
 
 
 @dataclass(frozen=True)
+class Segments:
+    """What was done to the files of a data set in `SEGMENTS_FORMAT`."""
+
+    transcoded: int
+    """Files that were given restart markers, with the same coefficients."""
+    kept: dict[str, int]
+    """Reason -> files that were packed as they are."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Describes a packed data set."""
 
@@ -91,6 +107,8 @@ class Manifest:
     """3×3 covariance of the training pixels."""
     skipped: tuple[SkippedFile, ...]
     """`set_aside` in the JSON file."""
+    segments: Segments | None = None
+    """None in `FORMAT`, where the JSON file lacks it."""
 
     def __post_init__(self) -> None:
         """ValueError if the fields are inconsistent."""
@@ -99,6 +117,8 @@ class Manifest:
             raise ValueError("mean_rgb and covariance_rgb must be 3 and 3×3 finite numbers")
         if len(self.classes) != len(self.class_names):
             raise ValueError(f"{len(self.classes)} classes but {len(self.class_names)} class_names")
+        if (self.format == SEGMENTS_FORMAT) != (self.segments is not None):
+            raise ValueError(f"segments are told in format {SEGMENTS_FORMAT} alone")
         for shard in (shard for split in self.splits.values() for shard in split.files):
             if Path(shard.file).name != shard.file:
                 raise ValueError(f"shard file {shard.file} is not a plain file name")
@@ -112,6 +132,8 @@ class Manifest:
         """Canonical JSON: equal manifests give equal bytes."""
         fields = asdict(self)
         fields["set_aside"] = fields.pop("skipped")
+        if self.segments is None:
+            del fields["segments"]
         return json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -133,7 +155,13 @@ class Manifest:
             mean_rgb=tuple(raw["mean_rgb"]),
             covariance_rgb=tuple(tuple(row) for row in raw["covariance_rgb"]),
             skipped=tuple(SkippedFile(**skipped) for skipped in raw["set_aside"]),
+            segments=Segments(**raw["segments"]) if raw["format"] == SEGMENTS_FORMAT else None,
         )
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the shards."""
+        return SCHEMA if self.segments is None else SEGMENTS_SCHEMA
 
 
 def read_manifest(root: Path | str) -> Manifest:
@@ -148,7 +176,7 @@ def read_manifest(root: Path | str) -> Manifest:
     try:
         text = folder.read(MANIFEST).decode()
         found = json.loads(text)["format"]
-        if found == FORMAT:
+        if found in (FORMAT, SEGMENTS_FORMAT):
             return Manifest.from_json(text)
     except FileNotFoundError as error:
         raise UserError(
@@ -158,4 +186,6 @@ def read_manifest(root: Path | str) -> Manifest:
         raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is damaged ({error!r}): pack the data set again") from error
-    raise UserError(f"{file} has format {found}, this version reads {FORMAT}: pack the data set again")
+    raise UserError(
+        f"{file} has format {found}, this version reads {FORMAT} and {SEGMENTS_FORMAT}: pack the data set again"
+    )

@@ -12,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from cli.errors import UserError
-from pipelines.shards.manifest import INDEX, SCHEMA, Manifest
+from pipelines.shards.manifest import INDEX, Manifest
+
+NO_SEGMENTS = np.empty(0, np.uint16)
 
 
 class Shards:
@@ -22,14 +24,14 @@ class Shards:
         """UserError if there is no such split, or a file is missing, truncated or of another schema."""
         if split not in manifest.splits:
             raise UserError(f"{root} has no split {split!r}, only {', '.join(manifest.splits)}")
-        self._root, self._infos = root, manifest.splits[split].shards
+        self._root, self._infos, self._schema = root, manifest.splits[split].shards, manifest.schema
         for info in manifest.splits[split].files:
             _check_size(root / info.file, info.bytes)
         index = manifest.splits[split].index
         if index is not None:
             rows = _open(root / index.file, INDEX)
         else:
-            tables = [_open(root / info.file, SCHEMA).select(INDEX.names) for info in self._infos]
+            tables = [_open(root / info.file, self._schema).select(INDEX.names) for info in self._infos]
             rows = pa.concat_tables(tables) if tables else INDEX.empty_table()
         self.labels_N = _int32(rows, "label").astype(np.int64)
         self.heights_N = _int32(rows, "height")
@@ -47,7 +49,17 @@ class Shards:
         shard that is cut between this check and the reading of the view is not noticed.
         """
         shard, row = self._locate(i)
-        return shard.encoded(row)
+        return shard.images.cell(row)
+
+    def encoded_in_segments(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """The encoded file of an image, as from `encoded`, and the bytes of each restart interval, uint16.
+
+        There are no intervals if the file was packed as it is.
+        """
+        shard, row = self._locate(i)
+        if shard.segments is None:
+            return shard.images.cell(row), NO_SEGMENTS
+        return shard.images.cell(row), shard.segments.cell(row).view(np.uint16)
 
     def key(self, i: int) -> str:
         """Name of an image in the source."""
@@ -64,7 +76,7 @@ class Shards:
         if shard is None:
             info = self._infos[number]
             _check_size(self._root / info.file, info.bytes)
-            shard = self._opened[number] = _Shard(self._root / info.file, info.bytes)
+            shard = self._opened[number] = _Shard(self._root / info.file, info.bytes, self._schema)
         else:
             shard.check_not_cut()
         return shard, i - int(self._starts[number])
@@ -77,16 +89,13 @@ class Shards:
 class _Shard:
     """Zero-copy access to the images of one memory-mapped file."""
 
-    def __init__(self, file: Path, size: int) -> None:
+    def __init__(self, file: Path, size: int, schema: pa.Schema) -> None:
         self._file, self._size, self._inode = file, size, file.stat().st_ino
-        self.table = table = _open(file, SCHEMA)
-        chunks = table.column("image").chunks
-        self._starts = list(accumulate((len(chunk) for chunk in chunks), initial=0))
-        self._values = [np.frombuffer(chunk.buffers()[2] or b"", np.uint8) for chunk in chunks]
-        self._offsets = [
-            np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-            for chunk in chunks
-        ]
+        self.table = _open(file, schema)
+        self.images = _BinaryColumn(self.table.column("image").chunks)
+        self.segments = None
+        if "segments" in schema.names:
+            self.segments = _BinaryColumn(self.table.column("segments").chunks)
 
     def check_not_cut(self) -> None:
         """UserError if the mapped file is shorter than it was. A replaced or deleted one stays mapped."""
@@ -100,7 +109,20 @@ class _Shard:
                 f"{self._size:,} were packed; copy or pack it again"
             )
 
-    def encoded(self, row: int) -> np.ndarray:
+
+class _BinaryColumn:
+    """The cells of a binary column, as views of the mapped file."""
+
+    def __init__(self, chunks: list[pa.Array]) -> None:
+        self._starts = list(accumulate((len(chunk) for chunk in chunks), initial=0))
+        self._values = [np.frombuffer(chunk.buffers()[2] or b"", np.uint8) for chunk in chunks]
+        self._offsets = [
+            np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+            for chunk in chunks
+        ]
+
+    def cell(self, row: int) -> np.ndarray:
+        """The bytes of a row, uint8."""
         chunk = bisect_right(self._starts, row) - 1
         row_in_chunk, offsets = row - self._starts[chunk], self._offsets[chunk]
         return self._values[chunk][offsets[row_in_chunk] : offsets[row_in_chunk + 1]]

@@ -162,7 +162,8 @@ def test_evaluation_crops_the_centre(photos):
 def test_a_file_that_cannot_be_decoded_is_named(photos, monkeypatch):
     """Packing keeps such files out; a reader that meets one must still say which."""
     manifest, shards, _ = photos
-    monkeypatch.setattr(shards, "encoded", lambda _: np.frombuffer(b"no image at all", np.uint8))
+    junk = np.frombuffer(b"no image at all", np.uint8), np.empty(0, np.uint16)
+    monkeypatch.setattr(shards, "encoded_in_segments", lambda _: junk)
     with eval_loader(shards, manifest, range(2), side=64, scale=64, batch=2) as batches:
         with pytest.raises(UserError, match="cannot be decoded") as error:
             next(batches)

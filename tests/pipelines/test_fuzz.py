@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipelines.jpeg.transcoding import transcode
 from pipelines.pack import pack
 from pipelines.packing.decode import decode
 from pipelines.packing.options import PackOptions
@@ -34,16 +35,16 @@ root = Path(sys.argv[1])
 manifest = read_manifest(root)
 shards = Shards(root, manifest, "train")
 on = {"device": torch.device("cpu"), "threads": 2}
-with EvalLoader(shards, manifest, range(len(shards)), side=32, scale=32, batch=16, **on) as batches:
+with EvalLoader(shards, manifest, range(len(shards)), side=32, scale=64, batch=16, **on) as batches:
     print(sum(len(batch.images_B) for batch in batches))
 """
 
 
 @cache
 def seeds() -> list[bytes]:
-    """Small files of every kind that is read."""
+    """Files of every kind that is read, just large enough to be given restart markers; one that has them."""
     rng = np.random.default_rng(0)
-    image = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).resize((48, 36), 3)
+    image = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).resize((112, 84), 3)
     kinds: list[tuple[str, dict[str, Any]]] = [
         ("JPEG", {}),
         ("JPEG", {"progressive": True}),
@@ -69,6 +70,7 @@ def seeds() -> list[bytes]:
         file = io.BytesIO()
         image.convert(mode).save(file, "JPEG")
         files.append(file.getvalue())
+    files.append(transcode(files[0]).data)
     return files
 
 
@@ -109,6 +111,9 @@ def test_mutated_files(tmp_path):
     assert all(file.reason for file in manifest.skipped)
     assert len(skipped) > FILES / 10
     assert len(packed) > FILES / 10
+    assert manifest.segments is not None
+    assert manifest.segments.transcoded > FILES / 20
+    assert manifest.segments.kept["corrupt entropy-coded data"], "PIL shows something of them"
     done = subprocess.run(  # a crash would end this process too
         [sys.executable, "-c", LOAD, tmp_path / "out"], cwd=ROOT, capture_output=True, text=True, timeout=300
     )

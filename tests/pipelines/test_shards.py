@@ -22,7 +22,7 @@ from cluster.partition import rank_slice
 from pipelines.pack import pack
 from pipelines.packing.arrow_file import ShardWriter, write_index
 from pipelines.packing.options import PackOptions
-from pipelines.shards.manifest import MANIFEST, Manifest, ShardInfo, Split, read_manifest
+from pipelines.shards.manifest import MANIFEST, SCHEMA, Manifest, ShardInfo, Split, read_manifest
 from pipelines.shards.order import training_order
 from pipelines.shards.reader import Shards
 from pipelines.shards.verification import verify
@@ -59,7 +59,7 @@ def packed(tmp_path, monkeypatch):
     for number in range(4):
         file = f"train-{number:05d}.arrow"
         with (root / file).open("wb") as stream:
-            writer = ShardWriter(stream)
+            writer = ShardWriter(stream, SCHEMA)
             for row in ROWS[10 * number : 10 * number + 10]:
                 writer.add(row)
             infos.append(writer.close(file))
@@ -173,8 +173,8 @@ def test_a_manifest_that_is_none(packed, text):
 
 
 def test_a_later_format_is_named_even_with_other_fields(packed):
-    (packed / MANIFEST).write_text('{"format": 2, "news": []}')
-    with pytest.raises(UserError, match="has format 2, this version reads 1"):
+    (packed / MANIFEST).write_text('{"format": 3, "news": []}')
+    with pytest.raises(UserError, match="has format 3, this version reads 1 and 2"):
         read_manifest(packed)
 
 
