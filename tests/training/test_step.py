@@ -12,7 +12,7 @@ from cluster.layout import Worker
 from cluster.parallel.ddp import DDPReducer
 from vgg.net.precision import MixedPrecision
 from vgg.recipes.schema import Optim
-from vgg.training.dropout import dropout_masks
+from vgg.training.dropout import MaskSource, dropout_masks
 from vgg.training.optimizer import make_optimizer
 from vgg.training.step import train_step
 
@@ -31,7 +31,9 @@ class Small(torch.nn.Module):
         self.fc2 = torch.nn.Linear(8, 5)
 
     def forward(self, images_BCHW, masks):
-        hidden_BF = F.relu(self.fc1(F.relu(self.conv(images_BCHW)).flatten(1))) * masks[0]
+        hidden_BF = F.relu(self.fc1(F.relu(self.conv(images_BCHW)).flatten(1)))
+        if masks is not None:
+            hidden_BF = hidden_BF * masks[0]
         return self.fc2(hidden_BF)[:, :, None, None]
 
 
@@ -142,3 +144,33 @@ class TestMasks:
         (mask,) = self.masks(range(5, 6), widths=(64,), seed=9, step=11)
         words = np.random.Philox(key=[9, 0], counter=[10, 11, 0, 2]).random_raw(8)
         assert torch.equal(mask[0] > 0, torch.from_numpy(words.view(np.uint8) >= 128))
+
+
+class TestMaskSource:
+    def source(self, p):
+        return MaskSource(3, range(5, 9), [64, 32], p, device=CPU, dtype=torch.float32)
+
+    def test_masks_are_those_of_the_step_in_any_order(self):
+        with self.source(0.5) as source:
+            for step in (0, 1, 2, 7, 3):
+                drawn = source.of(step)
+                wanted = dropout_masks(3, step, range(5, 9), [64, 32], 0.5, device=CPU, dtype=torch.float32)
+                assert drawn is not None
+                assert all(torch.equal(ours, theirs) for ours, theirs in zip(drawn, wanted, strict=True))
+
+    @pytest.mark.parametrize("p", [0.0, 0.001])
+    def test_none_where_nothing_is_dropped(self, p):
+        """A probability is a multiple of 1/256."""
+        with self.source(p) as source:
+            assert source.of(0) is None
+
+    def test_update_without_masks_is_that_of_ones(self, net):
+        other = copy.deepcopy(net)
+        images_BCHW, labels_B, _ = batch_of(10)
+        hidden = [torch.ones(10, 8)]
+        for trained, masks in ((net, None), (other, hidden)):
+            reducer = DDPReducer(trained, Worker(0, 1, 0, CPU, 1), 10, None, torch.zeros(1))
+            optimizer, precision = make_optimizer(trained, Optim(lr=0.1)), MixedPrecision(torch.float32, CPU)
+            train_step(reducer, optimizer, precision, images_BCHW, labels_B, masks, lr=0.1)
+        for ours, theirs in zip(net.parameters(), other.parameters(), strict=True):
+            assert torch.equal(ours, theirs)

@@ -21,9 +21,9 @@ from cluster.collectives import broadcast, first_problem, sum_over_workers
 from cluster.layout import Worker
 from cluster.parallel.choose import gradient_reducer
 from cluster.parallel.reducer import GradientReducer
-from pipelines.loading.batch import Batch, to_input
+from pipelines.loading.batch import to_input
 from vgg.net.precision import set_gpu_numerics
-from vgg.training.dropout import dropout_masks
+from vgg.training.dropout import MaskSource
 from vgg.training.events import (
     Event,
     Finished,
@@ -122,7 +122,7 @@ class Training:
         """Update until done; the problem that stopped it early, if one did."""
         state, images_BCHW = self.state, None
         pending: list[torch.Tensor] = []
-        with self.data.train_loader(self.reducer.rows, state.step) as loader:
+        with self.data.train_loader(self.reducer.rows, state.step) as loader, self._masks() as masks:
             self.timer.restart()
             while state.step < self.plan.total_steps and not self._stops_early():
                 with self.timer.waiting():
@@ -131,7 +131,17 @@ class Training:
                     self._tell(FirstBatch(batch))
                 lr = learning_rate(self.recipe.optim.lr, state.plateau, self.recipe.schedule)
                 images_BCHW = to_input(batch, images_BCHW)
-                pending.append(self._update(images_BCHW, batch, lr))
+                pending.append(
+                    train_step(
+                        self.reducer,
+                        self.optimizer,
+                        self.precision,
+                        images_BCHW,
+                        batch.labels_B,
+                        masks.of(state.step),
+                        lr=lr,
+                    )
+                )
                 state.step += 1
                 if not self._is_due(self.recipe.train.log_steps) and not self._saves():
                     continue
@@ -147,20 +157,10 @@ class Training:
                 self.timer.restart()
         return None
 
-    def _update(self, images_BCHW: torch.Tensor, batch: Batch, lr: float) -> torch.Tensor:
-        """One update from this worker's rows; losses_L on the device."""
-        masks_bF = dropout_masks(
-            self.plan.seed,
-            self.state.step,
-            self.reducer.rows,
-            self.net.hidden,
-            self.recipe.model.dropout,
-            device=self.worker.device,
-            dtype=self.precision.dtype,
-        )
-        return train_step(
-            self.reducer, self.optimizer, self.precision, images_BCHW, batch.labels_B, masks_bF, lr=lr
-        )
+    def _masks(self) -> MaskSource:
+        dropout, hidden, precision = self.recipe.model.dropout, self.net.hidden, self.precision
+        rows, device = self.reducer.rows, self.worker.device
+        return MaskSource(self.plan.seed, rows, hidden, dropout, device=device, dtype=precision.dtype)
 
     def _stops_early(self) -> bool:
         return should_stop_early(self.state.plateau, self.recipe.schedule)

@@ -19,7 +19,7 @@ def train_step(
     precision: MixedPrecision,
     images_bCHW: torch.Tensor,
     labels_b: torch.Tensor,
-    masks_bF: Sequence[torch.Tensor],
+    masks_bF: Sequence[torch.Tensor] | None,
     *,
     lr: float,
 ) -> torch.Tensor:
@@ -31,8 +31,9 @@ def train_step(
     """
 
     def loss_of(rows: slice) -> torch.Tensor:
+        masks = None if masks_bF is None else [mask_bF[rows] for mask_bF in masks_bF]
         with precision.autocast():
-            scores_bK = reducer.module(images_bCHW[rows], [mask_bF[rows] for mask_bF in masks_bF]).flatten(1)
+            scores_bK = reducer.module(images_bCHW[rows], masks).flatten(1)
         return F.cross_entropy(scores_bK.float(), labels_b[rows], reduction="sum") / reducer.batch
 
     for group in optimizer.param_groups:
