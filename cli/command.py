@@ -4,9 +4,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-
 from cli.addresses import refuse_secret
+from cli.console import console
 from cli.errors import Failure, UserError
 
 
@@ -41,6 +40,6 @@ def arguments() -> list[str]:
 
 
 def print_error(problem: object, code: int) -> int:
-    """Say on standard error what went wrong; the exit code, for `sys.exit`."""
-    Console(stderr=True, soft_wrap=True).print(f"error: {problem}", markup=False, style="red")
+    """Say on standard error, in one line, what went wrong; the exit code, for `sys.exit`."""
+    console(stderr=True).print(f"error: {' '.join(str(problem).splitlines())}", style="red")
     return code

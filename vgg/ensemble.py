@@ -14,7 +14,7 @@ from pipelines.storage.folder import Folder
 from vgg.metrics.accuracy import Accuracy, accuracy
 from vgg.reporting.publish import publish
 from vgg.reporting.result import EvaluationResult
-from vgg.reporting.result_folder import holds_another
+from vgg.reporting.result_folder import holds_another, require_writable_folder
 from vgg.testing import posteriors
 from vgg.testing.posteriors import Posteriors, describe
 from vgg.tracking.server import tracking_uri
@@ -42,13 +42,14 @@ def main() -> None:
     """Fuse and print. Exit code 2 for a user's mistake."""
     options = tyro.cli(EnsembleOptions, prog="python -m vgg.ensemble", args=arguments())
     with exit_codes():
-        print(ensemble(options).summary)
+        result = ensemble(options)
+        print(f"{result.summary}\nresult in {result.folder.uri}")
 
 
 def ensemble(options: EnsembleOptions) -> EvaluationResult:
     """Fuse and publish. UserError, with the reason, if the posteriors cannot be averaged."""
     if not options.results:
-        raise UserError("name at least one result")
+        raise UserError("RESULTS is missing: name at least one result")
     uri = tracking_uri(options.track)
     candidates = [read_posteriors(path) for path in options.results]
     _require_different(candidates, options.results)
@@ -61,6 +62,7 @@ def ensemble(options: EnsembleOptions) -> EvaluationResult:
     fused = posteriors.mean(candidates)
     if holds_another(Folder(options.out), fused.identity):
         raise UserError(f"--out {options.out} holds the result of another test: name another folder")
+    require_writable_folder(Folder(options.out))
     return publish(Folder(options.out), fused, uri, options.experiment, kind="ensemble")
 
 

@@ -9,31 +9,37 @@ scale and several) share its posteriors too.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
 import tyro
 
 from cli.command import arguments, exit_codes
-from cli.errors import UserError
+from cli.errors import UserError, require
 from cluster.layout import Layout
+from cluster.parallel.choose import check_layout
 from pipelines.shards.manifest import Manifest, read_manifest
 from pipelines.shards.staging import DEFAULT_FOLDER, StagingOptions
 from pipelines.storage.folder import Folder
 from vgg.net.precision import Precision
 from vgg.reporting.publish import publish
 from vgg.reporting.result import EvaluationResult
-from vgg.reporting.result_folder import result_folder
+from vgg.reporting.result_folder import require_writable_folder, result_folder
 from vgg.testing import posteriors
 from vgg.testing.identity import evaluation_name
 from vgg.testing.passes import PassOfNet, score_passes
-from vgg.testing.protocols import GRID, Average, Evaluation, Pass, Protocol, derived_scales
+from vgg.testing.protocols import GRID, Average, Evaluation, Pass, Protocol
 from vgg.testing.provenance import EnsembleMember, Provenance
+from vgg.testing.scales import remark_on_dense, requested_scales
 from vgg.testing.scoring import ScoredBlock, Scorer, ScoringJob, ScoringTask
 from vgg.tracking.server import tracking_uri
 from vgg.weights.open_net import open_net
 from vgg.weights.trained_net import TrainedNet
+
+MAX_GRID = 64  # crops per row and per column
+MAX_CROPS = 65_536  # of a forward pass
+MAX_WORKERS = 4096
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,10 @@ class EvaluateOptions:
     protocols: tuple[Protocol, ...] = ("single-crop",)
     """single-crop: the centre crop. dense: the net applied at every position of the whole image and its mirror
     image. multi-crop: a grid of crops and their mirror images. both: the mean of dense and multi-crop."""
-    scales: tuple[str, ...] = ("single",)
-    """Test scales Q; each value is an evaluation of its own. single: the Q that the paper derives from the
-    training scale S. several: the mean over the three that it derives. 256: this Q. 256,384,512: the mean over
-    these."""
+    scales: tuple[str, ...] = ("validation",)
+    """Test scales Q; each value is an evaluation of its own. validation: the Q of the validation during
+    training. single: the Q that the paper derives from the training scale S. several: the mean over the three
+    that it derives. 256: this Q. 256,384,512: the mean over these."""
     out: str = ""
     """Folder or URI for posteriors and results. Default: `evaluations` in the run's folder."""
     split: str = "val"
@@ -74,20 +80,27 @@ def main() -> None:
     """Evaluate and print. Exit code 2 for a user's mistake, 1 if workers failed."""
     options = tyro.cli(EvaluateOptions, prog="python -m vgg.evaluate", args=arguments())
     with exit_codes():
-        for result in evaluate(options):
+        results = evaluate(options)
+        for result in results:
             print(result.summary)
+        for folder in dict.fromkeys(result.folder.uri.rpartition("/")[0] for result in results):
+            print(f"results in {folder}")
 
 
 def evaluate(options: EvaluateOptions) -> list[EvaluationResult]:
     """Run all requested evaluations. UserError if nets, data and scales do not fit each other."""
     uri = tracking_uri(options.track)
+    check_options(options)
     data = options.data if "://" in options.data else str(Path(options.data).absolute())
     manifest = read_manifest(data)
     nets = tuple(open_net(reference) for reference in options.nets)
+    _require_different(nets, options.nets)
     for net in nets:
         net.check_classes(manifest, options.data)
     evaluations = [requested_evaluations(net, options) for net in nets]
     folders = [_folder(options, *pair) for pair in zip(options.nets, nets, strict=True)]
+    for folder in folders:
+        require_writable_folder(folder)
     passes = [
         PassOfNet(i, pass_, folders[i], _provenance(net, pass_, options, manifest))
         for i, net in enumerate(nets)
@@ -106,7 +119,8 @@ def evaluate(options: EvaluateOptions) -> list[EvaluationResult]:
         for evaluation in evaluations[i]:
             mean = posteriors.mean([scored[i, pass_] for pass_ in evaluation.passes])
             target = result_folder(folder, evaluation_name(evaluation, mean.provenance), mean.identity)
-            results.append(publish(target, mean, uri, options.experiment, kind="eval"))
+            remark = remark_on_dense(nets[i], evaluation.scales) if evaluation.protocol == "dense" else None
+            results.append(publish(target, mean, uri, options.experiment, kind="eval", remark=remark))
     return results
 
 
@@ -117,24 +131,29 @@ def requested_evaluations(net: TrainedNet, options: EvaluateOptions) -> list[Eva
         if protocol not in get_args(Protocol):
             raise UserError(f"--protocols {protocol} is not one of {', '.join(get_args(Protocol))}")
         for value in options.scales:
-            evaluations.append(Evaluation(protocol, _test_scales(value, net)))
+            evaluations.append(Evaluation(protocol, requested_scales(value, net)))
     return list(dict.fromkeys(evaluations))
 
 
-def _test_scales(value: str, net: TrainedNet) -> tuple[int, ...]:
-    """The test scales that a value of `--scales` stands for, sorted."""
-    side = net.architecture.side
-    if value in ("single", "several"):
-        scales = derived_scales(net.training_input, side, value == "several")
-    elif value.replace(",", "").isdigit() and all(value.split(",")):
-        scales = tuple(sorted({int(scale) for scale in value.split(",")}))
-    else:
-        raise UserError(f"--scales {value} is not single, several, or numbers such as 256 or 256,384,512")
-    if scales[0] < side:
-        raise UserError(
-            f"--scales {scales[0]} is smaller than the crop of {side} that {net.name} was trained on"
-        )
-    return scales
+def check_options(options: EvaluateOptions) -> None:
+    """UserError naming the first flag whose value cannot work, whatever nets and data are."""
+    require(bool(options.nets), "NETS", "at least one net: a run's folder, a checkpoint, runs:/… or models:/…")
+    require(bool(options.protocols), "--protocols", "at least one protocol")
+    require(bool(options.scales), "--scales", "at least one value")
+    require(1 <= options.grid <= MAX_GRID, "--grid", f"from 1 to {MAX_GRID}")
+    layout = options.layout
+    require(1 <= layout.workers <= MAX_WORKERS, "--layout.workers", f"from 1 to {MAX_WORKERS}")
+    crops = layout.micro_batch or 1
+    require(1 <= crops <= MAX_CROPS, "--layout.micro-batch", f"from 1 to {MAX_CROPS}")
+    check_layout(replace(layout, reduce="auto"), MAX_WORKERS)
+
+
+def _require_different(nets: Sequence[TrainedNet], references: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for net, reference in zip(nets, references, strict=True):
+        if other := seen.get(net.weights_sha256):
+            raise UserError(f"{other} and {reference} are the same net: name it once")
+        seen[net.weights_sha256] = reference
 
 
 def _scoring_job(options: EvaluateOptions, nets: tuple[TrainedNet, ...], data: str) -> ScoringJob:

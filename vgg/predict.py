@@ -1,31 +1,40 @@
-"""Classify single images: `python -m vgg.predict IMAGE… --net NET`.
+"""Classify image files: `python -m vgg.predict IMAGE… --net NET`, also all below a folder.
 
-Shapes: B images, C = 3, H and W image sides in pixels, K classes.
+Shapes: K classes.
 """
 
+import csv
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 import tyro
-from PIL import Image, ImageOps
-from rich.console import Console
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from cli.command import arguments, exit_codes
+from cli.console import console
 from cli.errors import Failure, UserError
-from pipelines.loading.draw import rescaled
-from vgg.net.module import VGG
+from cli.files import require_writable
+from cli.progress import ProgressMeter
+from pipelines.storage.atomic import atomic_file
 from vgg.pictures.images import ranked_predictions
+from vgg.testing.prediction import image_files, open_image, predicted
 from vgg.testing.probabilities import why_no_probabilities
-from vgg.testing.protocols import GRID, Evaluation, Protocol, dense, derived_scales, multi_crop
+from vgg.testing.protocols import Evaluation, Protocol
+from vgg.testing.scales import requested_scales
 from vgg.weights.open_net import open_net
 from vgg.weights.trained_net import TrainedNet
 
 SHOWN_CLASSES = 5
+SHOWN_TABLES = 10
+"""More images get a line each."""
+DRAWN_IMAGES = 16
+DRAWN_SIZE = 512, 512
 
-MAX_PIXELS = 50_000_000
+Ranked = list[tuple[str, float]]
+"""The best classes of an image with their probabilities, the best first."""
 
 
 @dataclass(frozen=True)
@@ -33,89 +42,125 @@ class PredictOptions:
     """The five most probable classes of each image."""
 
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """Image files."""
+    """Image files, or folders of them."""
     net: str
     """A run's folder (its best checkpoint is used), a checkpoint's, runs:/RUN or models:/MODEL of MLflow, or a
     weights file of torchvision's vgg11, vgg13, vgg16 or vgg19."""
     protocol: Protocol = "dense"
     """How the paper tests a net; see python -m vgg.evaluate --help."""
     several: bool = False
-    """Average over the three test scales that the paper derives from the training scale, instead of one."""
+    """Average over the three test scales that the paper derives from the training scale, instead of testing at
+    that of the validation during training."""
     picture: Path | None = Path("predictions.png")
-    """Picture file to draw the images with their predictions to; None: no picture."""
+    """Picture file to draw the images with their predictions to, at most 16; None: no picture."""
+    csv: Path | None = None
+    """CSV file for the five most probable classes of every image."""
+    submission: Path | None = None
+    """File for Tiny ImageNet's evaluation server: a line `test_0.JPEG n02124075` for every image."""
 
 
 def main() -> None:
-    """Predict, print, draw. Exit code 2 for a user's mistake."""
+    """Predict, print, draw. Exit code 2 for a user's mistake, 1 if an image was passed over."""
     options = tyro.cli(PredictOptions, prog="python -m vgg.predict", args=arguments())
     with exit_codes():
         predict(options)
 
 
 def predict(options: PredictOptions) -> None:
-    """Print a table for each image and draw the picture. UserError naming a file that is not an image."""
+    """Print the best classes of each image, write and draw them.
+
+    UserError if there is no image, none can be read, or what is to be written cannot be; Failure if some were
+    passed over.
+    """
     if not options.images:
-        raise UserError("name at least one image")
+        raise UserError("IMAGES is missing: name at least one image, or a folder of them")
+    _check_outputs(options)
     net = open_net(options.net)
-    images = [open_image(file) for file in options.images]
-    module = net.module()
-    posteriors_BK = np.stack([posterior(net, module, image, options) for image in images])
-    if fault := why_no_probabilities(posteriors_BK, [str(file) for file in options.images]):
+    files = image_files(options.images)
+    if options.submission is not None and net.class_ids is None:
+        raise UserError("--submission: the net does not say its classes' identifiers; train it again")
+    scales = requested_scales("several" if options.several else "validation", net)
+    posteriors: dict[Path, np.ndarray] = {}
+    unreadable: list[UserError] = []
+    many = len(files) > SHOWN_TABLES
+    with ProgressMeter("predicting", len(files), "images") if many else nullcontext() as meter:
+        for file, found in predicted(net, files, Evaluation(options.protocol, scales)):
+            if isinstance(found, UserError):
+                unreadable.append(found)
+            else:
+                posteriors[file] = found
+            if meter is not None:
+                meter.advance(1)
+    if not posteriors:
+        raise unreadable[0]
+    if fault := why_no_probabilities(np.stack(list(posteriors.values())), [str(file) for file in posteriors]):
         raise Failure(f"{net.name}: {fault}")
+    _report(options, net, posteriors)
+    if unreadable:
+        raise Failure(
+            f"{len(unreadable)} of {len(files)} images passed over: {'; '.join(map(str, unreadable[:3]))}"
+            + ("; …" if len(unreadable) > 3 else "")
+        )
+
+
+def _check_outputs(options: PredictOptions) -> None:
+    for name in ("picture", "csv", "submission"):
+        if (file := getattr(options, name)) is not None:
+            require_writable(file, f"--{name}")
+    if options.picture is not None:
+        known = sorted(Figure().canvas.get_supported_filetypes())
+        if options.picture.suffix.lower().removeprefix(".") not in known:
+            raise UserError(f"--picture {options.picture} must end in one of .{', .'.join(known)}")
+
+
+def _report(options: PredictOptions, net: TrainedNet, posteriors: dict[Path, np.ndarray]) -> None:
     names = net.class_names or tuple(f"class {k}" for k in range(net.architecture.classes))
-    ranked_BK = np.argsort(-posteriors_BK, axis=1, kind="stable")[:, :SHOWN_CLASSES]
-    predictions = [
-        [(names[k], float(posterior_K[k])) for k in ranked_K]
-        for posterior_K, ranked_K in zip(posteriors_BK, ranked_BK, strict=True)
-    ]
-    console = Console(soft_wrap=True)
-    for file, classes in zip(options.images, predictions, strict=True):
+    best = {file: np.argsort(-each_K, kind="stable")[:SHOWN_CLASSES] for file, each_K in posteriors.items()}
+    ranked = {file: [(names[k], float(posteriors[file][k])) for k in best_k] for file, best_k in best.items()}
+    _print(ranked)
+    out = console()
+    if options.csv is not None:
+        _write_csv(options.csv, ranked)
+        out.print(f"written: {options.csv}")
+    if options.submission is not None:
+        assert net.class_ids is not None
+        lines = [f"{file.name} {net.class_ids[best_k[0]]}\n" for file, best_k in best.items()]
+        with atomic_file(options.submission, "w") as stream:
+            stream.writelines(lines)
+        out.print(f"written: {options.submission}")
+    if options.picture is not None:
+        drawn = list(ranked)[:DRAWN_IMAGES]
+        images = [open_image(file) for file in drawn]
+        for image in images:
+            image.thumbnail(DRAWN_SIZE)
+        figure = ranked_predictions([np.asarray(image) for image in images], [ranked[file] for file in drawn])
+        with atomic_file(options.picture) as stream:
+            figure.savefig(stream, dpi=110, format=options.picture.suffix.lower().removeprefix("."))
+        part = f", the first {len(drawn)} of {len(ranked)} images" if len(drawn) < len(ranked) else ""
+        out.print(f"drawn: {options.picture}{part}")
+
+
+def _print(ranked: dict[Path, Ranked]) -> None:
+    out = console()
+    for file, classes in ranked.items():
+        if len(ranked) > SHOWN_TABLES:
+            out.print(f"{file}: {classes[0][0]} {classes[0][1]:.1%}")
+            continue
         table = Table("class", "posterior", title=str(file))
         for name, probability in classes:
             table.add_row(name, f"{probability:.1%}")
-        console.print(table)
-    if options.picture is not None:
-        options.picture.parent.mkdir(parents=True, exist_ok=True)
-        figure = ranked_predictions([np.asarray(image) for image in images], predictions)
-        figure.savefig(options.picture, dpi=110)
-        console.print(f"drawn: {options.picture}", markup=False)
+        out.print(table)
+    out.print(f"{len(ranked):,} images predicted" if len(ranked) != 1 else "1 image predicted")
 
 
-def open_image(file: Path) -> Image.Image:
-    """The image in RGB, turned as its EXIF orientation says. UserError naming the file if it cannot be read."""
-    try:
-        with Image.open(file) as image:
-            if image.width * image.height <= MAX_PIXELS:
-                return ImageOps.exif_transpose(image).convert("RGB")
-            size = f"{image.width}x{image.height}"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # PIL's, for broken files
-        raise UserError(f"{file} cannot be read as an image: {error}") from error
-    raise UserError(f"{file} has {size} pixels, more than {MAX_PIXELS:,}")
-
-
-@torch.inference_mode()
-def posterior(net: TrainedNet, module: VGG, image: Image.Image, options: PredictOptions) -> np.ndarray:
-    """Class probabilities of one image, [K] float32; `module` is the net's."""
-    side = net.architecture.side
-    evaluation = Evaluation(options.protocol, derived_scales(net.training_input, side, options.several))
-    posteriors = []
-    for pass_ in evaluation.passes:
-        images_BCHW = _rescale(image, pass_.scale, net.mean_rgb)
-        if pass_.protocol == "dense":
-            posterior_BK = dense(module, images_BCHW)
-        else:
-            many = pass_.protocol == "multi-crop"
-            posterior_BK = multi_crop(module, images_BCHW, side=side, grid=GRID if many else 1, mirror=many)
-        posteriors.append(posterior_BK[0])
-    return torch.stack(posteriors).mean(0).numpy()
-
-
-def _rescale(image: Image.Image, scale: int, mean_rgb: tuple[float, float, float]) -> torch.Tensor:
-    """The image with a shorter side of `scale` pixels, less the mean, [1, C, H, W] float32."""
-    sizes = np.array([image.height]), np.array([image.width]), np.array([scale])
-    height, width = (int(length[0]) for length in rescaled(*sizes))
-    pixels_HWC = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
-    return torch.from_numpy(pixels_HWC - np.asarray(mean_rgb, np.float32)).permute(2, 0, 1)[None]
+def _write_csv(path: Path, ranked: dict[Path, Ranked]) -> None:
+    places = range(1, SHOWN_CLASSES + 1)
+    columns = [f"{what}_{place}" for place in places for what in ("class", "posterior")]
+    with atomic_file(path, "w") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file", *columns])
+        for file, classes in ranked.items():
+            writer.writerow([file, *(value for name, share in classes for value in (name, f"{share:.6f}"))])
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
-from rich.console import Console
 
 from cli.command import arguments, exit_codes
+from cli.console import console
 from cli.errors import UserError
+from cli.files import require_writable
 from vgg.pictures.curves import compared_curves
 from vgg.reporting.render import to_html, to_markdown
 from vgg.reporting.tables import TrackedResult, best_by_data, other_tables, paper_tables, tracked_result
@@ -48,11 +49,14 @@ def main() -> None:
 
 
 def report(options: ReportOptions) -> None:
-    """Write and log the report. UserError if the server does not answer or has no such experiment."""
+    """Write and log the report. UserError if the server does not answer or has no such experiment,
+    or the folder cannot be written.
+    """
     uri = tracking_uri(options.track)
     if uri is None:
         raise UserError("--track is missing: the URI of the MLflow server (or set MLFLOW_TRACKING_URI)")
     client, experiment_id, runs = tracked_runs(uri, options.experiment)
+    require_writable(options.out / "report.html", "--out")
     results = [result for run in runs if (result := tracked_result(run)) is not None]
     curves = learning_curves(client, runs)
     tables = [*paper_tables(results), *other_tables(results)]
@@ -62,18 +66,17 @@ def report(options: ReportOptions) -> None:
         "report.html": to_html(tables, figure, f"{len(results)} tests of experiment {options.experiment}"),
         "report.json": json.dumps([_to_json(result) for result in results], indent=1),
     }
-    options.out.mkdir(parents=True, exist_ok=True)
     files = [options.out / name for name in contents]
     for file, text in zip(files, contents.values(), strict=True):
         file.write_text(text, encoding="utf-8")
-    console = Console(soft_wrap=True)
-    console.print(f"{len(results)} tests: {options.out}/report.html, report.md, report.json", markup=False)
+    out = console()
+    out.print(f"{len(results)} tests: {options.out}/report.html, report.md, report.json")
     if options.log:
         run_id = _log(client, experiment_id, files)
         page = f"{page_address(uri)}/#/experiments/{experiment_id}/runs/{run_id}"
-        console.print(f"tracked at {page}", markup=False)
+        out.print(f"tracked at {page}")
         for what, link in views.links(uri, experiment_id, best_by_data(results)).items():
-            console.print(f"{what}: {link}", markup=False)
+            out.print(f"{what}: {link}")
 
 
 def _to_json(result: TrackedResult) -> dict[str, object]:

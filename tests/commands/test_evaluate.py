@@ -38,7 +38,8 @@ from vgg.net.initialise import initialise
 from vgg.net.module import VGG
 from vgg.recipes.registry import RECIPES
 from vgg.testing import posteriors
-from vgg.testing.protocols import Pass
+from vgg.testing.protocols import Pass, derived_scales
+from vgg.testing.scales import remark_on_dense
 from vgg.testing.scoring import BLOCK, Scorer, ScoringJob, ScoringTask, blocks
 from vgg.weights import checkpoint, retention
 from vgg.weights.open_net import open_net
@@ -63,7 +64,7 @@ def data(tmp_path_factory):
     return folder / "packed"
 
 
-def save_net(run: Path, data: Path, seed: int, configuration: str = "D") -> str:
+def save_net(run: Path, data: Path, seed: int, configuration: str = "D", **more: object) -> str:
     """A run's folder with a checkpoint of random weights, whose posteriors are neither uniform nor sure."""
     manifest = read_manifest(data)
     net = VGG(Architecture(configuration, len(manifest.classes), SIDE, 0.125))
@@ -80,6 +81,7 @@ def save_net(run: Path, data: Path, seed: int, configuration: str = "D") -> str:
         "data": manifest.digest,
         "classes": manifest.class_names,
         "mean_rgb": manifest.mean_rgb,
+        **more,
     }
     state = checkpoint.Checkpoint(1, model_state(net), {}, torch.zeros(1), metadata)
     retention.write(Folder(str(run)), state, best=True)
@@ -250,7 +252,8 @@ def test_one_worker_or_three_give_the_same(ray_cluster, evaluated, data, run, tm
     expected = results(evaluated[1])["dense-72"]
     for workers in (1, 3):
         out = tmp_path / str(workers)
-        flags = [f"--data={data}", f"--out={out}", f"--layout.workers={workers}", "--protocols", "dense"]
+        flags = [f"--data={data}", f"--out={out}", f"--layout.workers={workers}", "--protocols=dense"]
+        flags.append("--scales=single")
         done = evaluate(ray_cluster, run, *flags, "--layout.wait-seconds=120")
         assert done.returncode == 0, done.stdout
         (found,) = results(next(out.iterdir())).values()
@@ -263,7 +266,7 @@ def test_what_was_scored_is_not_scored_again(ray_cluster, evaluated, data, run, 
     shutil.copytree(evaluated[1].parent, out)
     (net,) = out.iterdir()
     before = (net / "dense-72" / "result.json").read_text()
-    flags = [run, f"--data={data}", f"--out={out}", "--protocols=dense"]
+    flags = [run, f"--data={data}", f"--out={out}", "--protocols=dense", "--scales=single"]
     nowhere = {**entry_point.environment(ray_cluster.head), "RAY_ADDRESS": "127.0.0.1:1"}
     shutil.rmtree(net / "dense-72")
     done = entry_point.run([sys.executable, "-m", "vgg.evaluate", *flags], nowhere)
@@ -287,8 +290,15 @@ def test_what_was_scored_is_not_scored_again(ray_cluster, evaluated, data, run, 
     ("change", "reason"),
     [
         ({"scales": ("48",)}, "--scales 48 is smaller than the crop of 64"),
-        ({"scales": ("many",)}, "--scales many is not single, several, or numbers"),
-        ({"scales": ("72,",)}, "--scales 72, is not single, several, or numbers"),
+        ({"scales": ("many",)}, "--scales many is not validation, single, several, or numbers"),
+        ({"scales": ("72,",)}, "--scales 72, is not validation, single, several, or numbers"),
+        ({"scales": ("72,72",)}, "--scales 72,72 names a scale twice"),
+        ({"scales": ("1000000000",)}, "--scales 1000000000 is not"),
+        ({"scales": ("999999999",)}, "--scales 999999999 is larger than 4096"),
+        ({"scales": ("²",)}, "--scales ² is not"),
+        ({"scales": ("-72",)}, "--scales -72 is not"),
+        ({"nets": ()}, "NETS must be at least one net"),
+        ({"out": "/proc/nowhere"}, "--out /proc/nowhere"),
         ({"nets": ("/nowhere",)}, "/nowhere is neither a checkpoint nor a run's folder"),
         ({"nets": ("/nowhere.pth",)}, "no weights file /nowhere.pth"),
     ],
@@ -327,6 +337,32 @@ def test_a_net_of_other_classes_is_refused(data, run, digits):
     net = open_net(run)
     with pytest.raises(UserError, match=r"has 7 classes, .* has 10"):
         net.check_classes(read_manifest(digits), digits)
+
+
+def test_a_net_that_is_named_twice_is_refused(data, run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    with pytest.raises(UserError, match="are the same net: name it once"):
+        evaluation.evaluate(EvaluateOptions((run, str(copy)), str(data), out=str(tmp_path / "out")))
+
+
+def test_by_default_the_scale_is_that_of_validation(data, run):
+    """So that single-crop says what validation said during training."""
+    net = open_net(run)
+    (found,) = requested_evaluations(net, EvaluateOptions((run,), str(data)))
+    assert found.name == f"single-crop-{net.training_input.test_scale}" == "single-crop-64"
+    for name, (_, recipe) in RECIPES.items():
+        if name.startswith("paper-"):
+            assert derived_scales(recipe.input, recipe.model.side, False) == (recipe.input.test_scale,)
+
+
+@pytest.mark.parametrize(
+    ("scales", "told"), [((64,), True), ((64, 80), True), ((96,), False), ((64, 96), False)]
+)
+def test_where_dense_has_one_place_is_told(run, scales, told):
+    """The map of a net for 64 pixels is 2x2 up to 95 pixels: as large as its first fully connected layer's."""
+    remark = remark_on_dense(open_net(run), scales)
+    assert (remark is not None) == told
+    assert remark is None or "has one place" in remark
 
 
 def test_scales_are_derived_or_given(data, run):

@@ -13,12 +13,17 @@ from cli.errors import UserError
 from cluster.layout import Layout
 from cluster.parallel.choose import check_layout
 from pipelines.shards.manifest import read_manifest
-from vgg.net.architecture import training_flops
-from vgg.recipes.check import check_recipe
+from vgg.evaluate import EvaluateOptions, check_options
+from vgg.net.architecture import Architecture, training_flops
+from vgg.recipes.check import MAX_SIDE, check_recipe
 from vgg.recipes.registry import RECIPES
+from vgg.recipes.schema import Input
+from vgg.testing.protocols import grid_corners
+from vgg.testing.scales import requested_scales
 from vgg.training.dropout import dropout_masks
 from vgg.training.plan import TrainingPlan
 from vgg.training.schedule import PlateauState, learning_rate
+from vgg.weights.trained_net import TrainedNet
 
 RECIPE = RECIPES["digits"][1]
 NUMBERS = {
@@ -89,6 +94,45 @@ def test_a_number_of_the_layout(part, name, kind):
             assert f"--layout.{name.replace('_', '-')}" in problem
 
     check()
+
+
+@pytest.mark.parametrize(("part", "name", "kind"), list(numeric_fields(EvaluateOptions)))
+def test_a_number_of_an_evaluation(part, name, kind):
+    @given(NUMBERS[kind])
+    def check(number):
+        options = EvaluateOptions(("net",), "data")
+        if part == "layout":
+            options = replace(options, layout=replace(options.layout, **{name: number}))
+        else:
+            options = replace(options, **{name: number})
+        problem = problem_of(lambda: check_options(options))
+        if problem is None:
+            assert isfinite(number)
+            corners = grid_corners(300, 400, 224, options.grid)
+            assert all(0 <= top <= 76 and 0 <= left <= 176 for top, left in corners)
+        else:
+            assert f"--{'layout.' if part else ''}{name.replace('_', '-')}" in problem
+
+    check()
+
+
+NET = TrainedNet(
+    "net", Architecture("D", 7, 64, 0.125), {}, "sha", (0.0, 0.0, 0.0), Input(64, 80, 64), "recipe", None
+)
+
+
+LISTS = st.lists(st.integers(-9, 5000)).map(lambda scales: ",".join(map(str, scales)))
+
+
+@given(st.one_of(st.text(), st.integers().map(str), LISTS))
+def test_any_value_of_scales(value):
+    scales: list[tuple[int, ...]] = []
+    problem = problem_of(lambda: scales.append(requested_scales(value, NET)))
+    if problem is not None:
+        assert problem.startswith("--scales ")
+    else:
+        assert 64 <= min(scales[0]) <= max(scales[0]) <= MAX_SIDE
+        assert list(scales[0]) == sorted(set(scales[0]))
 
 
 @pytest.mark.parametrize(

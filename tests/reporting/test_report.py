@@ -282,6 +282,12 @@ def test_no_server_and_no_experiment_are_reported(mlflow_server, tmp_path, monke
     assert not (tmp_path / "out").exists()
 
 
+def test_a_place_that_cannot_be_written_is_reported(mlflow_server, tracked, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--out .*file/report\.html cannot be written"):
+        report(ReportOptions(mlflow_server.url, "report", tmp_path / "file"))
+
+
 def test_a_net_that_was_fused_with_itself_is_no_net_of_a_table(tracked):
     """Two nets of one configuration are told apart from one."""
     one = tracked[1]["D", "dense"]

@@ -58,7 +58,7 @@ def test_the_model_is_linked_to_its_run_and_its_data(logged):
     client, run, model = logged
     assert run.info.status == "FINISHED"
     assert points(client, run, "val/top1_accuracy") == [(6, 6 / 14), (7, 0.5)]
-    assert model.name == "best"
+    assert model.name == "A-step-7"
     assert [(m.model_id, m.step) for m in run.outputs.model_outputs] == [(model.model_id, 7)]
     (point,) = model.metrics
     assert (point.key, point.value, point.step) == ("val/top1_accuracy", 0.5, 7)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vgg.pictures.style import BLUE, ORANGE
+from vgg.pictures.style import BLUE, ORANGE, as_text
 
 
 def training_curves(losses: Sequence[float], validations: Sequence[dict[str, Any]]) -> Figure:
@@ -87,7 +87,7 @@ def compared_curves(curves: Sequence[Curve]) -> Figure:
     figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots()
     for curve in curves:
-        axes.plot(curve.images, curve.errors, marker="o", markersize=3, label=curve.name)
+        axes.plot(curve.images, curve.errors, marker="o", markersize=3, label=as_text(curve.name))
     axes.set(xlabel="training images seen", ylabel="top-1 validation error, %", ylim=(0, None))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(alpha=0.2)

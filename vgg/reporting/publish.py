@@ -21,7 +21,13 @@ DELIVERY_SECONDS = 60.0
 
 
 def publish(
-    folder: Folder, posteriors: Posteriors, tracking_uri: str | None, experiment: str, *, kind: Kind
+    folder: Folder,
+    posteriors: Posteriors,
+    tracking_uri: str | None,
+    experiment: str,
+    *,
+    kind: Kind,
+    remark: str | None = None,
 ) -> EvaluationResult:
     """Write posteriors.arrow and result.json to the folder and track the result if there is a server.
 
@@ -40,7 +46,7 @@ def publish(
         url = _track(folder, posteriors, counted, result, tracking_uri, experiment)
     result["tracked_at"] = url
     folder.write_json("result.json", result)
-    return EvaluationResult(folder, result)
+    return EvaluationResult(folder, result, remark)
 
 
 def _track(

@@ -18,17 +18,19 @@ class EvaluationResult:
 
     folder: Folder
     result: dict[str, Any]
+    remark: str | None = None
+    """What a reader of the errors should know."""
 
     @property
     def summary(self) -> str:
-        """Net, protocol, scales and errors in a line."""
+        """Net, protocol, scales and errors in a line, and the remark in another."""
         result = self.result
         low, high = result["top1_interval"]
         scales = ", ".join(map(str, result["scales"]))
         return (
             f"{result['net']}, {result['protocol']}, Q = {scales}: top-1 error {result['top1_error']:.2f} % "
-            f"({low:.2f} to {high:.2f}), top-5 error {result['top5_error']:.2f} %, "
-            f"{result['images']:,} images; {self.folder.uri}/result.json"
+            f"({low:.2f} to {high:.2f}), top-5 {result['top5_error']:.2f} %, {result['images']:,} images"
+            + (f"\n  ({self.remark})" if self.remark else "")
         )
 
 

@@ -1,6 +1,7 @@
 """The folder that a result is written to: never one that holds the result of another test."""
 
 from cli.errors import UserError
+from cli.files import require_writable
 from pipelines.storage.folder import Folder
 from vgg.testing import posteriors
 from vgg.testing.identity import NAME_DIGITS
@@ -10,8 +11,15 @@ POSTERIORS = "posteriors.arrow"
 
 def result_folder(parent: Folder, name: str, identity: str) -> Folder:
     """The child of this name or, if that holds another test's result, one with the identity in its name."""
-    folder = parent.child(name)
-    return parent.child(f"{name}-{identity[:NAME_DIGITS]}") if holds_another(folder, identity) else folder
+    names = (name, *(f"{name}-{identity[:digits]}" for digits in (NAME_DIGITS, 2 * NAME_DIGITS)))
+    folders = [parent.child(each) for each in names]
+    return next((each for each in folders if not holds_another(each, identity)), parent.child(identity))
+
+
+def require_writable_folder(folder: Folder) -> None:
+    """Make a local folder. UserError naming --out if nothing can be written there."""
+    if folder.local is not None:
+        require_writable(folder.local / POSTERIORS, "--out")
 
 
 def holds_another(folder: Folder, identity: str) -> bool:

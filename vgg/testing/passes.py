@@ -140,7 +140,10 @@ def _score(
     """Score the tasks, saving each block in its folder and its digest in `saved`; the precision of all."""
     by_key = {net_pass.key: net_pass for net_pass in passes}
     precision = ""
-    with ProgressMeter("scoring", sum(task.stop - task.first for task in tasks), "images") as meter:
+    scored_passes = len({(task.net, task.pass_) for task in tasks})
+    what = "scoring" if scored_passes == 1 else f"scoring {len(images.keys):,} images by {scored_passes} passes"
+    unit = "images" if scored_passes == 1 else "images of all passes"
+    with ProgressMeter(what, sum(task.stop - task.first for task in tasks), unit) as meter:
         for task, scored in run_tasks(tasks):
             if precision not in ("", scored.precision):
                 raise Failure(

@@ -39,7 +39,8 @@ def link_dataset(client: "MlflowClient", run: "Run", info: RunInfo) -> None:
 
 
 def log_model(client: "MlflowClient", run: "Run", info: RunInfo, event: dict[str, Any], file: Path) -> None:
-    """Log the net of a safetensors file as the LoggedModel `best` of the run; nothing if it is logged already.
+    """Log the net of a safetensors file as a LoggedModel, named by configuration and step; nothing if the run
+    has logged it already.
 
     A run that repeats another and ends with the same weights has a model of its own.
     """
@@ -54,7 +55,7 @@ def log_model(client: "MlflowClient", run: "Run", info: RunInfo, event: dict[str
     if model is None:
         model = client.create_logged_model(
             run.info.experiment_id,
-            name="best",
+            name=f"{event['about']['architecture']['configuration']}-step-{step}",
             source_run_id=run_id,
             tags={"step": str(step), "weights_sha256": digest},
         )

@@ -89,7 +89,7 @@ class Tracker:
         step: int,
         metrics: Mapping[str, float],
     ) -> None:
-        """Log a net after `step` updates, with its metrics, as the LoggedModel `best`.
+        """Log a net after `step` updates, with its metrics, as a LoggedModel.
 
         `about` is stored with it: see `vgg.weights.trained_net.model_metadata`. If the disk has no room for it,
         there is none, which is told.

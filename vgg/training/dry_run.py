@@ -2,9 +2,9 @@
 
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 
+from cli.console import console
 from cli.errors import UserError
 from cluster.layout import Layout
 from vgg.net.architecture import Architecture, parameter_count, training_flops
@@ -30,21 +30,21 @@ def print_recipe(name: str, recipe: Recipe, layout: Layout) -> None:
 def _print(
     name: str, recipe: Recipe, architecture: Architecture, layout: Layout, plan: TrainingPlan | None
 ) -> None:
-    console = Console()
-    console.print(_settings(name, recipe, layout))
+    out = console()
+    out.print(_settings(name, recipe, layout))
     step_flop = training_flops(architecture) * recipe.train.batch
-    console.print(f"parameters     {parameter_count(architecture):,}")
-    console.print(f"a step         {step_flop:.3e} FLOP")
+    out.print(f"parameters     {parameter_count(architecture):,}")
+    out.print(f"a step         {step_flop:.3e} FLOP")
     if plan is not None:
-        console.print(
+        out.print(
             f"the training   {plan.total_steps:,} steps on {plan.train_images:,} images, "
             f"{plan.total_steps * step_flop:.3e} FLOP"
         )
         for ancestor in plan.lineage:
             changes = ", overridden" if ancestor.difference else ""
-            console.print(f"starts from    {ancestor.recipe}{changes}, weights {ancestor.weights_sha256[:12]}")
+            out.print(f"starts from    {ancestor.recipe}{changes}, weights {ancestor.weights_sha256[:12]}")
     for kind, size in memory_bytes(recipe, architecture, layout.workers, layout.micro_batch).items():
-        console.print(f"{kind:<14} {size / 2**20:,.0f} MiB a worker")
+        out.print(f"{kind:<14} {size / 2**20:,.0f} MiB a worker")
 
 
 def _settings(name: str, recipe: Recipe, layout: Layout) -> Table:

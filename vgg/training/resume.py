@@ -34,6 +34,8 @@ def to_checkpoint(
             "data": plan.manifest.digest,
             "lineage": to_json(plan.lineage),
             "classes": plan.manifest.class_names,
+            "class_ids": plan.manifest.classes,
+            "data_name": plan.manifest.source,
             "mean_rgb": plan.manifest.mean_rgb,
             "validations": list(state.validations),
             "plateau": asdict(state.plateau),

@@ -1,9 +1,12 @@
 """Open a trained net: from a run's folder, a checkpoint, MLflow or a file of torchvision's weights."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
+from zipfile import BadZipFile
 
 import torch
 from safetensors import SafetensorError
@@ -36,10 +39,28 @@ def open_net(reference: str) -> TrainedNet:
     if re.search(r"\.(pth|pt|safetensors)$", reference):
         return _from_torchvision(Path(reference))
     checkpoint = open_checkpoint(reference)
-    return TrainedNet.from_checkpoint(checkpoint.model, checkpoint.metadata)
+    return _trained_net(reference, checkpoint.model, checkpoint.metadata)
+
+
+def _trained_net(reference: str, weights: dict[str, torch.Tensor], metadata: Mapping[str, Any]) -> TrainedNet:
+    """UserError if the metadata are none of a training, or the weights not those of its architecture."""
+    try:
+        net = TrainedNet.from_checkpoint(weights, metadata)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{reference} is no net of python -m vgg.train: its metadata are malformed ({error!r})"
+        ) from error
+    with torch.device("meta"):
+        wanted = {name: value.shape for name, value in VGG(net.architecture).state_dict().items()}
+    if {name: value.shape for name, value in weights.items()} != wanted:
+        raise UserError(f"{reference} is damaged: its weights are not those of {net.architecture}")
+    return net
 
 
 def _from_mlflow(reference: str) -> TrainedNet:
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # else it waits four minutes for no server
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -59,9 +80,16 @@ def _from_mlflow(reference: str) -> TrainedNet:
         folder = Path(mlflow.artifacts.download_artifacts(reference))
     except MlflowException as error:
         raise UserError(f"{reference} cannot be read from {mlflow.get_tracking_uri()}: {error}") from error
-    program = torch.export.load(next(folder.rglob("*.pt2")))
+    file = next(folder.rglob("*.pt2"), None)
+    if file is None:
+        raise UserError(f"{reference} has no .pt2 file: it was not logged by vgg.train, or not completely")
+    try:
+        program = torch.export.load(file)
+    except (OSError, RuntimeError, ValueError, KeyError, AssertionError, BadZipFile) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{reference}: {file.name} cannot be read: {reason}") from error
     weights = {name: value.detach().contiguous() for name, value in program.state_dict.items()}
-    return TrainedNet.from_checkpoint(weights, metadata)
+    return _trained_net(reference, weights, metadata)
 
 
 def _from_torchvision(file: Path) -> TrainedNet:

@@ -1,5 +1,6 @@
 """A trained net: its weights and what is needed to evaluate it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,13 +16,17 @@ from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Input
 from vgg.weights.state import weights_sha256
 
+OWN_DATA = {"paper": "ILSVRC-2012", "tiny": "Tiny ImageNet", "digits": "scikit-learn handwritten digits"}
+"""First word of a recipe's name -> the data set that it is for."""
+
 
 @dataclass(frozen=True)
 class TrainedNet:
     """Weights, architecture, input normalisation and training scale."""
 
     name: str
-    """Recipe and the first 8 digits of the weights' SHA-256."""
+    """Recipe, or data and configuration if the data are not the recipe's, and the first 8 digits of the
+    weights' SHA-256."""
     architecture: Architecture
     weights: dict[str, torch.Tensor]
     weights_sha256: str
@@ -33,6 +38,8 @@ class TrainedNet:
     """Name of the recipe, with the note "(overridden)" if settings were changed."""
     class_names: tuple[str, ...] | None
     """In the order of the outputs; None if unknown."""
+    class_ids: tuple[str, ...] | None = None
+    """The data set's identifiers of the classes, WNIDs say; None if unknown."""
     seed: int | None = None
     trained_on: str = ""
     """SHA-256 of the manifest of the data set it was trained on; empty if unknown."""
@@ -53,7 +60,7 @@ class TrainedNet:
         model = recipe["model"]
         red, green, blue = metadata["mean_rgb"]
         return cls(
-            name=f"{metadata['recipe_name']}-{digest[:8]}",
+            name=f"{_name(metadata)}-{digest[:8]}",
             architecture=Architecture(
                 model["configuration"], len(metadata["classes"]), model["side"], model["width"]
             ),
@@ -63,6 +70,7 @@ class TrainedNet:
             training_input=Input(**recipe["input"]),
             recipe=_recipe_label(metadata),
             class_names=tuple(metadata["classes"]),
+            class_ids=tuple(metadata["class_ids"]) if "class_ids" in metadata else None,
             seed=metadata["seed"],
             trained_on=metadata.get("data", ""),
             started_from=_started_from(metadata),
@@ -86,8 +94,21 @@ class TrainedNet:
 
 def model_metadata(architecture: Architecture, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a checkpoint's metadata that a LoggedModel keeps, so that `open_net` can restore the net."""
-    kept = ("recipe", "recipe_name", "seed", "classes", "mean_rgb", "data", "lineage")
+    kept = ("recipe", "recipe_name", "seed", "classes", "mean_rgb", "data", "lineage", "data_name", "class_ids")
     return {"architecture": asdict(architecture), **{key: metadata[key] for key in kept if key in metadata}}
+
+
+def _name(metadata: Mapping[str, Any]) -> str:
+    """The recipe, or on data that are not the recipe's the data and the configuration."""
+    recipe, data = metadata["recipe_name"], metadata.get("data_name")
+    if data is None or _slug(OWN_DATA.get(recipe.partition("-")[0], recipe)) == _slug(data):
+        return str(recipe)
+    return f"{_slug(data)}-{metadata['recipe']['model']['configuration'].lower()}"
+
+
+def _slug(name: str) -> str:
+    """Of a data set's name, without the kind of source: letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("image folder ")).strip("-")[:40] or "data"
 
 
 def _recipe_label(metadata: Mapping[str, Any]) -> str:
