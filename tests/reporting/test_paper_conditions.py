@@ -95,6 +95,23 @@ FORGERIES = {
         with_net(facts(), started_from=("paper-e-384", "paper-e")),
         "paper-d-jitter started from paper-e-384",
     ),
+    "an unfinished training": (with_net(facts(), recipe="paper-d-jitter (unfinished)"), "(unfinished)"),
+    "a start of an unfinished training, two generations back": (
+        with_net(facts(), started_from=("paper-d-384", "paper-d (unfinished)")),
+        "started from paper-d (unfinished)",
+    ),
+    "an overridden start, two generations back": (
+        with_net(facts(), started_from=("paper-d-384", "paper-d (overridden)")),
+        "started from paper-d (overridden)",
+    ),
+    "a start from a digest that names nobody": (
+        with_net(facts(), started_from=("paper-d-384 (unknown weights)", "paper-d")),
+        "unknown weights",
+    ),
+    "a lineage that goes on after its end": (
+        with_net(facts(), started_from=("paper-d-384", "paper-d", "paper-a-normal")),
+        "paper-d started from paper-a-normal",
+    ),
     "averaged posteriors": (with_net(facts(), average="posteriors"), "dense averages posteriors"),
     "bf16": (with_net(facts(), precision="bf16"), "precision bf16"),
     "an unknown precision": (with_net(facts(), precision="auto"), "precision auto"),
@@ -125,6 +142,15 @@ OTHER_TESTS = {
     "a fusion with a heavier member": facts(net("D", weight=2 / 9), net("E", weight=1 / 9)),
     "a scale that counts twice": facts(net(scales=(256, 384), weight=1 / 4), net(scales=(512,), weight=1 / 2)),
     "two nets of one configuration": facts(net(weight=1 / 6), replace(net(weight=1 / 6), weights="another")),
+    "seven nets of which one is another": facts(
+        *(net(c, at, scales=SEVEN_SCALES[at], weight=1 / 21) for c, at in [*SEVEN[:-1], ("B", "256")])
+    ),
+    "nets that change names between protocols": facts(
+        net("D", weight=1 / 12),
+        net("E", weight=1 / 12),
+        replace(net("D", protocol="multi-crop", weight=1 / 12), weights="sha-E-256-512"),
+        replace(net("E", protocol="multi-crop", weight=1 / 12), weights="sha-D-256-512"),
+    ),
     "a single crop": facts(net(protocol="single-crop")),
 }
 

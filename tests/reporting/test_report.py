@@ -15,6 +15,7 @@ from vgg.metrics.accuracy import accuracy
 from vgg.report import ReportOptions, report
 from vgg.reporting import paper_results
 from vgg.reporting.facts import Facts
+from vgg.reporting.paper_conditions import differences, row_key
 from vgg.reporting.publish import publish
 from vgg.reporting.tables import best_by_data, tracked_result
 from vgg.testing.posteriors import Posteriors, mean
@@ -52,10 +53,8 @@ def posteriors(configuration, protocol, scales, *, classes, data, seed):
     return mean(passes)
 
 
-def genuine_facts(tags):
-    """A run's facts as if all images had been tested, by nets of the paper's recipes."""
-    facts = Facts.from_tags(tags)
-    assert facts is not None
+def genuine(facts):
+    """A test's facts as if all images had been tested, by nets of the paper's recipes."""
     if facts.classes == 200:
         return replace(facts, images=10_000, train_images=100_000)
     chains = {"D@256-512": ("paper-d-384", "paper-d"), "E@256-512": ("paper-e-384", "paper-e")}
@@ -216,17 +215,19 @@ class Cells(HTMLParser):
             self.rows[-1][-1] += data
 
 
-def test_the_report_has_ours_beside_the_paper(mlflow_server, tracked, tmp_path):
+def test_the_report_has_ours_beside_the_paper(mlflow_server, tracked, tmp_path, monkeypatch):
     """Where the tests are the paper's; of 80 images, they fill no cell and say why."""
     report(ReportOptions(mlflow_server.url, "report", tmp_path))
     markdown = (tmp_path / "report.md").read_text()
     assert "| D, dense | 24.8 / 7.5 | – | – |" in markdown
     assert "80 images instead of 50,000" in markdown
-    client, _, found = runs(mlflow_server)
-    for run in found:
-        if "facts" in run.data.tags:
-            client.set_tag(run.info.run_id, "facts", genuine_facts(run.data.tags).to_tags()["facts"])
-    report(ReportOptions(mlflow_server.url, "report", tmp_path))
+    of = Facts.of
+    monkeypatch.setattr(Facts, "of", lambda posteriors: genuine(of(posteriors)))
+    for name, each in tracked[1].items():
+        target = Folder(str(tmp_path)).child("-".join(name))
+        publish(target, each, mlflow_server.url, "genuine", kind="ensemble" if name[0] == "D+E" else "eval")
+    monkeypatch.undo()
+    report(ReportOptions(mlflow_server.url, "genuine", tmp_path))
     markdown = (tmp_path / "report.md").read_text()
     page = Cells()
     page.feed((tmp_path / "report.html").read_text())
@@ -250,13 +251,35 @@ def test_the_report_has_ours_beside_the_paper(mlflow_server, tracked, tmp_path):
     tiny = errors(tracked[1]["D", "tiny"])
     assert rows["D@256-512, dense, Q = 64"][1] == f"{tiny[0]:.1f} / {tiny[1]:.1f}"
     assert len(json.loads((tmp_path / "report.json").read_text())) == len(tracked[1])
-    client, _, found = runs(mlflow_server)
+    client, _, found = runs(mlflow_server, "genuine")
     logged = next(r for r in found if r.data.tags.get("kind") == "report")
     assert {f.path for f in client.list_artifacts(logged.info.run_id)} == {
         "report.html",
         "report.md",
         "report.json",
     }
+
+
+def test_what_was_edited_since_fills_no_cell(mlflow_server, tracked, tmp_path, monkeypatch):
+    """Neither tags that make a test the paper's, nor errors that were logged later."""
+    facts_of, each = Facts.of, tracked[1]["D", "dense"]
+    publish(Folder(str(tmp_path)).child("tag"), each, mlflow_server.url, "edited tag", kind="eval")
+    monkeypatch.setattr(Facts, "of", lambda posteriors: genuine(facts_of(posteriors)))
+    publish(Folder(str(tmp_path)).child("metric"), each, mlflow_server.url, "edited metric", kind="eval")
+    client, _, (run,) = runs(mlflow_server, "edited tag")
+    client.set_tag(run.info.run_id, "facts", genuine(facts_of(each)).to_tags()["facts"])
+    client, _, (run,) = runs(mlflow_server, "edited metric")
+    genuine_one = tracked_result(run)
+    assert genuine_one is not None
+    assert row_key(genuine_one.facts) is not None
+    client.log_metric(run.info.run_id, "top1_error", 1.0, step=1)
+    for name in ("tag", "metric"):
+        _, _, (run,) = runs(mlflow_server, f"edited {name}")
+        found = tracked_result(run)
+        assert found is not None
+        assert row_key(found.facts) is None
+        assert "edited since" in differences(found.facts)[0]
+        assert found.errors == errors(each)
 
 
 def test_the_papers_figures_are_those_of_the_facts(shared_data):

@@ -1,6 +1,6 @@
 """The identity of a test, its folder's name, and results that never replace each other."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import pytest
@@ -9,11 +9,13 @@ from cli.errors import UserError
 from pipelines.storage.folder import Folder
 from tests.testing.test_posteriors import made_up, member
 from vgg.ensemble import EnsembleOptions, ensemble
+from vgg.reporting.evaluation_run import run_info
 from vgg.reporting.publish import publish
 from vgg.reporting.result_folder import result_folder
 from vgg.testing.identity import evaluation_name, identity
 from vgg.testing.posteriors import mean, read
 from vgg.testing.protocols import Evaluation
+from vgg.testing.provenance import EnsembleMember
 
 USUAL = replace(member(), trained_on="digest of the data")
 
@@ -82,6 +84,35 @@ def test_an_ensemble_does_not_replace_another(tmp_path):
     assert ensemble(EnsembleOptions(first, out)).result["scales"] == [256, 288]
     with pytest.raises(UserError, match=r"--out .*out holds the result of another test"):
         ensemble(EnsembleOptions(second, out))
+
+
+CHANGES = {
+    "weights_sha256": "other",
+    "recipe": "paper-d (overridden)",
+    "protocol": "single-crop",
+    "scale": 257,
+    "average": "posteriors",
+    "grid": 3,
+    "precision": "bf16",
+    "trained_on": "other data",
+    "started_from": ("paper-a-normal",),
+}
+FOLLOW_FROM_WEIGHTS = {"net", "configuration", "trained_at"}
+
+
+def test_tests_that_differ_in_any_field_never_replace_each_other(tmp_path):
+    """On disk under one name, and in MLflow, where a run is found by its uid."""
+    assert CHANGES.keys() | FOLLOW_FROM_WEIGHTS == {field.name for field in fields(EnsembleMember)}
+    tests = [of(), of(data="other"), of(split="test"), *(of({name: value}) for name, value in CHANGES.items())]
+    parent = Folder(str(tmp_path))
+    uids = set()
+    for each in tests:
+        done = publish(result_folder(parent, "dense-256", each.identity), each, None, "vgg", kind="eval")
+        uids.add(run_info(done.result, each, "uri", experiment="vgg").uid)
+    assert len(uids) == len(list(tmp_path.iterdir())) == len(tests)
+    for each in tests:
+        folder = result_folder(parent, "dense-256", each.identity)
+        assert read(folder, "posteriors.arrow").provenance == each.provenance
 
 
 def test_an_identity_does_not_depend_on_the_order():

@@ -141,6 +141,18 @@ def test_blocks_of_another_test_are_neither_used_nor_replaced(job, tmp_path, cha
         assert not score(job, again)[1]
 
 
+@pytest.mark.parametrize("change", [{"recipe": "digits (unfinished)"}, {"started_from": ("paper-a",)}])
+def test_a_net_of_which_more_is_known_is_not_scored_again(job, tmp_path, change):
+    """The numbers are the same; the result says what is known now."""
+    net_pass = pass_of_net(tmp_path)
+    ((member, weight),) = net_pass.provenance.members
+    told = replace(net_pass.provenance, members=((replace(member, **change), weight),))
+    score(job, net_pass)
+    scored, tasks = score(job, replace(net_pass, provenance=told))
+    assert not tasks
+    assert scored[net_pass.key].provenance == told
+
+
 def test_what_was_scored_before_an_error_is_kept(job, tmp_path):
     class Breaks(Runner):
         def __call__(self, tasks):

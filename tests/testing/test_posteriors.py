@@ -274,6 +274,17 @@ def spoilt(value, row=7):
     return replace(sound, posteriors_NK=values_NK)
 
 
+@pytest.mark.parametrize("weights", [[], [0.5], [2.0, -1.0], [0.5, 0.5, 0.0], [float("nan"), 1.0]])
+def test_shares_that_are_no_means_are_refused(weights):
+    members = [(member(f"d-{i}"), weight) for i, weight in enumerate(weights)]
+    wrong = replace(made_up(1).provenance, members=tuple(members))
+    with pytest.raises(ValueError, match="weight"):
+        Provenance.from_json(wrong.to_json())
+    twice = replace(made_up(1).provenance, members=((member(), 0.5), (member(), 0.5)))
+    with pytest.raises(ValueError, match="once"):
+        Provenance.from_json(twice.to_json())
+
+
 FAULTS = [
     (spoilt(np.nan), r"1 of 60 images .*é7\.jpg's are not finite"),
     (spoilt(np.inf), "not finite"),

@@ -15,7 +15,7 @@ def run_info(
     result: dict[str, Any], posteriors: Posteriors, posteriors_uri: str, *, experiment: str
 ) -> RunInfo:
     """Description of the run. Its id is derived from posteriors and name: the same result is the same run."""
-    provenance = posteriors.provenance
+    provenance, facts = posteriors.provenance, Facts.of(posteriors)
     scales = "+".join(map(str, result["scales"]))
     name = f"{result['net']} {result['protocol']} {scales}"
     uid = hashlib.sha256(
@@ -44,11 +44,14 @@ def run_info(
             "scales": scales,
             "tested": " ".join(_nets(provenance)),
             "classes": str(len(provenance.classes)),
-            **Facts.of(posteriors).to_tags(),
+            **facts.to_tags(),
         },
         params={
             **shared,
             **{f"software.{name}": each for name, each in result["software"].items()},
+            "facts_sha256": facts.digest,
+            "top1_wrong": str(result["top1_wrong"]),
+            "top5_wrong": str(result["top5_wrong"]),
             "posteriors": posteriors_uri,
             "posteriors_sha256": result["posteriors_sha256"],
         },

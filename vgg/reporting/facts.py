@@ -1,5 +1,6 @@
 """What a tracked test is of, as a tag of its run: all that decides which table it belongs to."""
 
+import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, replace
@@ -71,6 +72,11 @@ class Facts:
             images_per_class=(int(images_K.min()), int(images_K.max())),
             nets=tuple(replace(net, scales=tuple(sorted(of_net))) for net, of_net in scales.items()),
         )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, kept as a parameter of the run, which MLflow does not let anybody change."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def to_tags(self) -> dict[str, str]:
         """As tags; none if the ensemble is too large for one."""

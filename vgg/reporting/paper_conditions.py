@@ -13,7 +13,7 @@ ILSVRC = "ILSVRC-2012"
 """Source that only `pipelines.sources.ilsvrc` writes."""
 CLASSES, TRAIN_IMAGES, VAL_IMAGES = 1000, 1_281_167, 50_000
 
-EARLIER_VERSION = "tracked by an earlier version: evaluate again"
+EARLIER_VERSION = "tracked by an earlier version, or edited since: evaluate again"
 
 
 def differences(facts: Facts | None) -> list[str]:
@@ -118,7 +118,8 @@ def _tested(facts: Facts) -> Counter[tuple[str, str, tuple[int, ...]]] | None:
     is there twice.
     """
     of_net = {net.net: net.weights for net in facts.nets}
-    if len({net.weights for net in facts.nets}) != len(of_net):
+    pairs = {(net.net, net.weights) for net in facts.nets}
+    if not len(pairs) == len(of_net) == len(set(of_net.values())):
         return None
     shares = dict.fromkeys(of_net, 0.0)
     for net in facts.nets:

@@ -72,14 +72,30 @@ def tracked_result(run: "Run") -> TrackedResult | None:
         tags["recipe"],
         _data_name(run),
         int(tags["classes"]),
-        (metrics["top1_error"], metrics["top5_error"]),
+        _errors(run),
         round(metrics["images"]),
         run.info.run_id,
         tags.get("identity") or run.data.params.get("posteriors_sha256", run.info.run_id),
         (metrics["top1_error_low"], metrics["top1_error_high"]) if "top1_error_low" in metrics else None,
         tags.get("split", "unknown"),
-        Facts.from_tags(tags),
+        _unedited_facts(run),
     )
+
+
+def _errors(run: "Run") -> Errors:
+    """From the counts, which are parameters and cannot be changed; of an earlier version's run its metrics."""
+    params, metrics = run.data.params, run.data.metrics
+    if not {"top1_wrong", "top5_wrong", "images"} <= params.keys():
+        return metrics["top1_error"], metrics["top5_error"]
+    images = int(params["images"])
+    return 100 * int(params["top1_wrong"]) / images, 100 * int(params["top5_wrong"]) / images
+
+
+def _unedited_facts(run: "Run") -> Facts | None:
+    """None if they, or the errors, are not those that the test was tracked with."""
+    facts, metrics = Facts.from_tags(run.data.tags), run.data.metrics
+    unedited = facts is not None and run.data.params.get("facts_sha256") == facts.digest
+    return facts if unedited and _errors(run) == (metrics["top1_error"], metrics["top5_error"]) else None
 
 
 def paper_tables(results: Sequence[TrackedResult]) -> list[ComparisonTable]:

@@ -19,7 +19,7 @@ from pipelines.shards.staging import stage
 from pipelines.storage.folder import Folder
 from vgg.metrics.rows import Rows
 from vgg.testing import posteriors
-from vgg.testing.identity import pass_name
+from vgg.testing.identity import pass_name, scores_identity
 from vgg.testing.posteriors import Posteriors
 from vgg.testing.protocols import Pass
 from vgg.testing.provenance import Provenance
@@ -170,8 +170,8 @@ def _most_saved(saved: Saved) -> str:
 
 
 def _saved_blocks(passes: Sequence[PassOfNet], images: Images, stop_by_first: Mapping[int, int]) -> Saved:
-    """Undamaged blocks that an earlier run saved, of the same provenance but for the precision, and of the
-    images that their place says.
+    """Undamaged blocks that an earlier run saved of the same pass, in whatever precision, and of the images
+    that their place says.
     """
     saved: Saved = {}
     for net_pass in passes:
@@ -185,12 +185,9 @@ def _saved_blocks(passes: Sequence[PassOfNet], images: Images, stop_by_first: Ma
             except UserError as error:
                 print(f"scored again: {error}", flush=True)
                 continue
+            of_pass = scores_identity(block.provenance) == scores_identity(net_pass.scored_in(precision))
             whole = first + len(block.keys) == stop_by_first.get(first)
-            if (
-                whole
-                and images.are_those_of(block, first)
-                and block.provenance == net_pass.scored_in(precision)
-            ):
+            if of_pass and whole and images.are_those_of(block, first):
                 saved.setdefault((net_pass.key, precision), {})[first] = block.digest
     return saved
 

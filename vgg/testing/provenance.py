@@ -4,6 +4,7 @@ The fields' names and values are part of `posteriors.arrow` and of its digest.
 """
 
 from dataclasses import asdict, dataclass
+from math import isclose
 from typing import Any
 
 from vgg.testing.protocols import GRID
@@ -68,14 +69,19 @@ class Provenance:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Provenance":
-        """KeyError, TypeError or ValueError if a field is missing or malformed."""
+        """KeyError, TypeError or ValueError if a field is missing or malformed, or the weights make no mean."""
+        members = tuple((_member(member), float(weight)) for member, weight in fields["members"])
+        if not members or any(weight <= 0 for _, weight in members) or len(set(members)) < len(members):
+            raise ValueError("each member needs a positive weight, once")
+        if not isclose(sum(weight for _, weight in members), 1, abs_tol=1e-6):
+            raise ValueError("the members' weights do not add up to 1")
         return cls(
             fields["data"],
             fields["source"],
             fields["split"],
             tuple(fields["classes"]),
             tuple(fields["class_names"]),
-            tuple((_member(member), float(weight)) for member, weight in fields["members"]),
+            members,
             fields.get("train_images", 0),
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 from cli.errors import UserError
 from vgg.recipes.difference import saved_difference
 from vgg.recipes.registry import RECIPES
+from vgg.weights.finished import is_finished
 from vgg.weights.retention import open_checkpoint
 from vgg.weights.state import weights_sha256
 
@@ -22,6 +23,8 @@ class Ancestor:
     seed: int
     data: str
     """Digest of the data set that it was trained on."""
+    finished: bool = True
+    """Whether its training had come to its end by then; checkpoints of earlier versions do not say."""
 
 
 def lineage_of(start_from: str | None) -> tuple[Ancestor, ...]:
@@ -34,7 +37,7 @@ def lineage_of(start_from: str | None) -> tuple[Ancestor, ...]:
     checkpoint = open_checkpoint(start_from)
     digest = weights_sha256(checkpoint.model)
     try:
-        return (_ancestor(digest, checkpoint.metadata), *saved_lineage(checkpoint.metadata))
+        return (_ancestor(digest, checkpoint.metadata, start_from), *saved_lineage(checkpoint.metadata))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"--model.start-from {start_from} is not a checkpoint of python -m vgg.train: its state.json is "
@@ -52,9 +55,10 @@ def to_json(lineage: tuple[Ancestor, ...]) -> list[dict[str, Any]]:
     return [asdict(ancestor) for ancestor in lineage]
 
 
-def _ancestor(digest: str, metadata: Mapping[str, Any]) -> Ancestor:
+def _ancestor(digest: str, metadata: Mapping[str, Any], start_from: str) -> Ancestor:
     name = metadata["recipe_name"]
     difference = {}
     if name in RECIPES:
         difference = saved_difference(metadata["recipe"], asdict(RECIPES[name][1]))
-    return Ancestor(digest, name, difference, metadata["seed"], metadata["data"])
+    finished = is_finished(start_from, metadata)
+    return Ancestor(digest, name, difference, metadata["seed"], metadata["data"], finished)

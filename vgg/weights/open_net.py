@@ -18,6 +18,7 @@ from vgg.net.architecture import CHANNELS, Architecture
 from vgg.net.module import VGG
 from vgg.net.torchvision import load_torchvision, torchvision_names
 from vgg.recipes.schema import Input
+from vgg.weights.finished import is_finished
 from vgg.weights.retention import open_checkpoint
 from vgg.weights.state import model_state, weights_sha256
 from vgg.weights.trained_net import TrainedNet
@@ -39,13 +40,17 @@ def open_net(reference: str) -> TrainedNet:
     if re.search(r"\.(pth|pt|safetensors)$", reference):
         return _from_torchvision(Path(reference))
     checkpoint = open_checkpoint(reference)
-    return _trained_net(reference, checkpoint.model, checkpoint.metadata)
+    return _trained_net(
+        reference, checkpoint.model, checkpoint.metadata, is_finished(reference, checkpoint.metadata)
+    )
 
 
-def _trained_net(reference: str, weights: dict[str, torch.Tensor], metadata: Mapping[str, Any]) -> TrainedNet:
+def _trained_net(
+    reference: str, weights: dict[str, torch.Tensor], metadata: Mapping[str, Any], finished: bool = True
+) -> TrainedNet:
     """UserError if the metadata are none of a training, or the weights not those of its architecture."""
     try:
-        net = TrainedNet.from_checkpoint(weights, metadata)
+        net = TrainedNet.from_checkpoint(weights, metadata, finished=finished)
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -35,7 +35,8 @@ class TrainedNet:
     training_input: Input
     """Its training scales, from which the test scales are derived."""
     recipe: str
-    """Name of the recipe, with the note "(overridden)" if settings were changed."""
+    """Name of the recipe, with the notes "(overridden)" if settings were changed, and "(unfinished)" if its
+    training has not come to its end."""
     class_names: tuple[str, ...] | None
     """In the order of the outputs; None if unknown."""
     class_ids: tuple[str, ...] | None = None
@@ -54,8 +55,13 @@ class TrainedNet:
         return f"{smallest}" if smallest == largest else f"{smallest}-{largest}"
 
     @classmethod
-    def from_checkpoint(cls, weights: dict[str, torch.Tensor], metadata: Mapping[str, Any]) -> "TrainedNet":
-        """The net of a checkpoint's weights and metadata, or of those of a LoggedModel."""
+    def from_checkpoint(
+        cls, weights: dict[str, torch.Tensor], metadata: Mapping[str, Any], *, finished: bool = True
+    ) -> "TrainedNet":
+        """The net of a checkpoint's weights and metadata, or of those of a LoggedModel.
+
+        `finished`: whether its training has come to its end.
+        """
         recipe, digest = metadata["recipe"], weights_sha256(weights)
         model = recipe["model"]
         red, green, blue = metadata["mean_rgb"]
@@ -68,12 +74,12 @@ class TrainedNet:
             weights_sha256=digest,
             mean_rgb=(red, green, blue),
             training_input=Input(**recipe["input"]),
-            recipe=_recipe_label(metadata),
+            recipe=recipe_label(metadata, finished),
             class_names=tuple(metadata["classes"]),
             class_ids=tuple(metadata["class_ids"]) if "class_ids" in metadata else None,
             seed=metadata["seed"],
             trained_on=metadata.get("data", ""),
-            started_from=_started_from(metadata),
+            started_from=_started_from(metadata, digest),
         )
 
     def module(self) -> VGG:
@@ -111,19 +117,29 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("image folder ")).strip("-")[:40] or "data"
 
 
-def _recipe_label(metadata: Mapping[str, Any]) -> str:
+def recipe_label(metadata: Mapping[str, Any], finished: bool) -> str:
+    """The recipe of a checkpoint's metadata, with notes of what is not as it should be."""
     name, settings = metadata["recipe_name"], metadata["recipe"]
     unchanged = name in RECIPES and not saved_difference(settings, asdict(RECIPES[name][1]))
-    return name if unchanged else f"{name} (overridden)"
+    return f"{name}{'' if unchanged else ' (overridden)'}{'' if finished else ' (unfinished)'}"
 
 
-def _started_from(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+def _started_from(metadata: Mapping[str, Any], digest: str) -> tuple[str, ...]:
     """Of the metadata `lineage`: the nets it started from, the nearest first; what is not as it should be is
-    noted with each.
+    noted with each. `digest`: of the net's own weights.
     """
+    lineage = metadata.get("lineage", ())
+    digests = [digest, *(net["weights_sha256"] for net in lineage)]
     return tuple(
         net["recipe"]
         + (" (overridden)" if net["difference"] else "")
+        + ("" if net.get("finished", True) else " (unfinished)")
         + ("" if net["data"] == metadata.get("data") else " (other data)")
-        for net in metadata.get("lineage", ())
+        + ("" if _names_a_net(net["weights_sha256"], digests) else " (unknown weights)")
+        for net in lineage
     )
+
+
+def _names_a_net(digest: str, digests: list[str]) -> bool:
+    """Whether it is a SHA-256 of weights, and those of no other net of the chain."""
+    return bool(re.fullmatch(r"[0-9a-f]{64}", digest)) and digests.count(digest) == 1
