@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, recall_score, top_k_accuracy_score
+from sklearn.metrics import confusion_matrix, log_loss, recall_score, top_k_accuracy_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from cli.errors import UserError
@@ -87,6 +87,18 @@ def test_many_images_are_counted_block_by_block():
     assert found.calibration_error == pytest.approx(expected.item(), abs=1e-6)
     expected_KK = confusion_matrix(labels_N, posteriors_NK.argmax(1), labels=range(8))
     np.testing.assert_array_equal(tally(FewRows(posteriors_NK), labels_N).confusion_KK, expected_KK)
+
+
+def test_the_loss_is_scikit_learns(scored):
+    posteriors_NK, labels_N = scored
+    exact_NK = posteriors_NK.astype(np.float64)
+    expected = log_loss(labels_N, exact_NK / exact_NK.sum(1, keepdims=True), labels=range(12))
+    assert accuracy(posteriors_NK, labels_N).loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_loss_of_a_probability_of_zero_is_finite():
+    """Infinity is no JSON."""
+    assert 80 < accuracy(np.array([[1.0, 0.0]], np.float32), np.array([1])).loss < 90
 
 
 def test_a_class_without_images_has_no_accuracy():

@@ -20,6 +20,8 @@ from vgg.metrics.rows import Rows, blocks_of
 
 CALIBRATION_BINS = 15
 
+SMALLEST = np.finfo(np.float32).tiny
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -36,6 +38,8 @@ class Accuracy:
     """Expected calibration error (Guo et al. 2017), a fraction: mean gap between confidence and accuracy."""
     class_accuracy_K: tuple[float | None, ...]
     """Top-1 accuracy of each true class, a fraction; None for a class without images."""
+    loss: float
+    """Mean cross-entropy in nats. A probability of 0 counts as float32's smallest, 87 nats."""
 
     @property
     def top1_error(self) -> float:
@@ -57,6 +61,7 @@ class Accuracy:
             "top5_error": self.top5_error,
             "top1_interval": list(self.top1_interval),
             "top5_interval": list(self.top5_interval),
+            "loss": self.loss,
             "calibration_error": self.calibration_error,
             "class_accuracy": list(self.class_accuracy_K),
         }
@@ -68,7 +73,7 @@ class Tally:
     def __init__(self, classes: int) -> None:
         self.confusion_KK = np.zeros((classes, classes), np.int64)
         """Images by true class (row) and best-scored class (column)."""
-        self._top5_wrong = 0
+        self._top5_wrong, self._nats = 0, 0.0
         self._gap_by_bin = np.zeros(CALIBRATION_BINS)
 
     def add(self, posteriors_BK: np.ndarray, labels_B: np.ndarray) -> None:
@@ -77,6 +82,8 @@ class Tally:
         counts_KK = confusion_matrix(torch.tensor(labels_B), torch.tensor(best_B), len(self.confusion_KK))
         self.confusion_KK += counts_KK.numpy()
         self._top5_wrong += int((ranks(posteriors_BK, labels_B) >= 5).sum())
+        true_B = posteriors_BK[np.arange(len(labels_B)), labels_B]
+        self._nats -= float(np.log(np.maximum(true_B, SMALLEST), dtype=np.float64).sum())
         confidence_B, right_B = posteriors_BK.max(1), best_B == labels_B
         bins_B = np.clip(np.ceil(confidence_B * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
         self._gap_by_bin += np.bincount(bins_B, confidence_B.astype(np.float64) - right_B, CALIBRATION_BINS)
@@ -99,6 +106,7 @@ class Tally:
                 float(right / images) if images else None
                 for right, images in zip(right_K, images_K, strict=True)
             ),
+            self._nats / seen,
         )
 
 

@@ -64,12 +64,13 @@ def run_info(
 
 
 def metrics(posteriors: Posteriors, accuracy: Accuracy) -> dict[str, float]:
-    """Errors, the top-1 interval, calibration, and the differences from comparable published errors, if any."""
+    """Errors, top-1 interval, loss, calibration, and differences from comparable published errors, if any."""
     values = {
         "top1_error": accuracy.top1_error,
         "top5_error": accuracy.top5_error,
         "top1_error_low": accuracy.top1_interval[0],
         "top1_error_high": accuracy.top1_interval[1],
+        "loss": accuracy.loss,
         "calibration_error": accuracy.calibration_error,
         "images": float(accuracy.seen),
     }

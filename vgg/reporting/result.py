@@ -29,8 +29,8 @@ class EvaluationResult:
         scales = ", ".join(map(str, result["scales"]))
         return (
             f"{result['net']}, {result['protocol']}, Q = {scales}: top-1 error {result['top1_error']:.2f} % "
-            f"({low:.2f} to {high:.2f}), top-5 {result['top5_error']:.2f} %, {result['images']:,} images"
-            + (f"\n  ({self.remark})" if self.remark else "")
+            f"({low:.2f} to {high:.2f}), top-5 {result['top5_error']:.2f} %, loss {result['loss']:.3f}, "
+            f"{result['images']:,} images" + (f"\n  ({self.remark})" if self.remark else "")
         )
 
 
