@@ -26,6 +26,7 @@ from vgg.recipes.check import check_recipe
 from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Recipe
 from vgg.tracking.server import tracking_uri
+from vgg.tracking.software import software
 from vgg.training.dry_run import print_plan, print_recipe
 from vgg.training.job import Job, Outcome
 from vgg.training.plan import TrainingPlan
@@ -92,9 +93,10 @@ def execute(options: TrainOptions) -> Outcome | None:
     if not options.out:
         raise UserError("--out is missing: the folder or URI that this run leaves its results in")
     out = Folder(_absolute(options.out, "--out"))
-    uid = claim_folder(out, plan)
+    uid = claim_folder(out, plan, software())
 
     from cluster import trainer  # Ray takes a second to import: mistakes are reported before that
+    from vgg.tracking.cut_off import ending_run
     from vgg.tracking.observers import training_observers
     from vgg.training.loop import train
 
@@ -108,7 +110,8 @@ def execute(options: TrainOptions) -> Outcome | None:
         experiment=options.experiment,
     )
     loop = partial(train, observers=training_observers)
-    return trainer.run(loop, job, layout, filesystem=out.fs, path=f"{out.path}/ray")
+    with ending_run(job.tracking_uri, job.attempt):
+        return trainer.run(loop, job, layout, filesystem=out.fs, path=f"{out.path}/ray")
 
 
 def print_outcome(outcome: Outcome, out: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from pipelines.storage.folder import Folder
+from vgg.tracking.software import software_of_run
 from vgg.training.events import Event, Finished, RunContext
 
 
@@ -17,4 +18,7 @@ class ResultFile:
         """Write the result, if there is one."""
         match event:
             case Finished(result) if result is not None:
-                self._folder.write_json("result.json", {**result, "tracked_at": self._tracked_at()})
+                made_with = software_of_run(self._folder)
+                self._folder.write_json(
+                    "result.json", {**result, **made_with, "tracked_at": self._tracked_at()}
+                )

@@ -8,8 +8,10 @@ from typing import Any
 
 from pipelines.storage.folder import Folder
 from vgg.recipes.difference import flatten
+from vgg.tracking.cut_off import ATTEMPT_TAG
 from vgg.tracking.run_info import RunInfo, unix_time_ms
 from vgg.tracking.run_log import print_line
+from vgg.tracking.software import software_of_run
 from vgg.tracking.tracker import Tracker
 from vgg.tracking.training_pictures import TrainingPictures
 from vgg.training.events import Event, Finished, FirstBatch, RunContext, StepsDone, Validated
@@ -76,7 +78,8 @@ class TrainingRun:
     def _track_end(self, result: dict[str, Any] | None, problem: str | None) -> None:
         tracker, job = self._tracker, self._context.job
         if result is not None:
-            tracker.text("result.json", json.dumps({**result, "tracked_at": self.url}))
+            made_with = software_of_run(Folder(job.out))
+            tracker.text("result.json", json.dumps({**result, **made_with, "tracked_at": self.url}))
             if (best := result["best"]) is not None:
                 saved = retention.open_checkpoint(job.out)
                 metrics = {"val/top1_accuracy": best["top1"], "val/top5_accuracy": best["top5"]}
@@ -96,6 +99,8 @@ def run_info(context: RunContext) -> RunInfo:
     layout = {f"layout.{key}": str(value) for key, value in asdict(job.layout).items()}
     recipe = {key: str(value) for key, value in flatten(plan.recipe).items()}
     rest = {"seed": str(plan.seed), "data": plan.data, "precision": context.precision.name}
+    made_with = software_of_run(Folder(job.out))
+    versions = {f"software.{name}": version for name, version in made_with["software"].items()}
     changes = {key: new for key, (_, new) in plan.difference.items()}
     return RunInfo(
         uid=job.uid,
@@ -106,8 +111,9 @@ def run_info(context: RunContext) -> RunInfo:
             "recipe": plan.recipe_name,
             "recipe.difference": json.dumps(changes),
             "configuration": plan.architecture.configuration,
+            ATTEMPT_TAG: job.attempt,
         },
-        params={**recipe, **layout, **rest},
+        params={**recipe, **layout, **rest, **versions},
         data_name=plan.manifest.source,
         data_digest=plan.manifest.digest,
         data_source=plan.data,

@@ -1,0 +1,54 @@
+"""The end of a tracked training whose workers cannot tell it: they were killed with it, or failed."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vgg.tracking.messages import print_message
+from vgg.tracking.mlflow_client import (
+    ServerUnavailable,
+    Undeliverable,
+    connect,
+    translated_errors,
+)
+from vgg.tracking.run_info import unix_time_ms
+
+ATTEMPT_TAG = "attempt"
+ENDING_SECONDS = 10.0
+"""How long an interruption waits for the server. `ray job stop` allows three seconds in all."""
+
+
+@contextmanager
+def ending_run(uri: str | None, attempt: str) -> Iterator[None]:
+    """If the block raises, end the run that this attempt has in MLflow: KILLED by Ctrl-C or SIGTERM, or FAILED.
+
+    Nothing if it has none there, or has ended it itself.
+    """
+    if uri is not None:
+        threading.Thread(target=_import_mlflow, daemon=True).start()
+    try:
+        yield
+    except BaseException as error:
+        if uri is not None:
+            status = "FAILED" if isinstance(error, Exception) else "KILLED"
+            ending = threading.Thread(target=_end_run, args=(uri, attempt, status), daemon=True)
+            ending.start()
+            ending.join(ENDING_SECONDS)
+        raise
+
+
+def _end_run(uri: str, attempt: str, status: str) -> None:
+    try:
+        with translated_errors():
+            client = connect(uri)
+            everywhere = [each.experiment_id for each in client.search_experiments()]
+            running = f"tags.`{ATTEMPT_TAG}` = '{attempt}' and attributes.status = 'RUNNING'"
+            for run in client.search_runs(everywhere, running):
+                client.set_terminated(run.info.run_id, status, unix_time_ms())
+    except (ServerUnavailable, Undeliverable) as error:
+        print_message(f"the run in MLflow stays RUNNING until it is resumed or its spool delivered: {error}")
+
+
+def _import_mlflow() -> None:
+    """Beforehand: it takes seconds, which a process that is told to stop is not given."""
+    import mlflow  # noqa: F401
