@@ -6,6 +6,7 @@
 #     bash k8s/build-check.sh            # needs root and 20 GB of disk; about 10 minutes
 #
 # The build mounts this machine's PIP_CONF=/etc/pip.conf and CERTS=/etc/ssl/certs, for networks that need them.
+# shellcheck disable=SC2016 # the quoted scripts run elsewhere
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "error: debootstrap, mounts and chroot need root" >&2; exit 2; }

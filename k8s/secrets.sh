@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Prints all Secrets for an overlay with its own PostgreSQL and S3, with new random values:
 #
-#     bash k8s/secrets.sh | kubectl create -n vgg -f -
+#     bash k8s/secrets.sh | kubectl create -f -
 #
+# The servers' Secrets are in namespace vgg-services; in vgg, where researchers may mount any, are only those of trainings.
 # Use `create`, never `apply`: it refuses to replace passwords that the servers already use. For a managed database or
 # store, put its address and credentials into the same keys (overlays/paper/secrets.example.yaml).
 set -euo pipefail
@@ -15,18 +16,18 @@ mlflow_key=$(random) mlflow_secret=$(random)
 ray_key=$(random) ray_secret=$(random)
 uri="postgresql://mlflow:$database@postgres:5432/mlflow"
 
-secret() { # NAME, then the lines of stringData on standard input
-    printf -- '---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: %s\nstringData:\n' "$1"
+secret() { # NAMESPACE NAME, then the lines of stringData on standard input
+    printf -- '---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: %s\n  namespace: %s\nstringData:\n' "$2" "$1"
     sed 's/^/  /'
 }
 
-secret ray-token <<END
+secret vgg ray-token <<END
 auth_token: $(random)
 END
-secret postgres <<END
+secret vgg-services postgres <<END
 password: $database
 END
-secret mlflow-server <<END
+secret vgg-services mlflow-server <<END
 uri: $uri
 admin-password: $(random)
 flask-key: $(random)
@@ -37,18 +38,22 @@ basic_auth.ini: |
   admin_username = admin
   authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 END
-secret mlflow-login <<END
+login=$(random)
+for namespace in vgg vgg-services; do # trainings log in with it; a Job in vgg-services creates the user
+    secret $namespace mlflow-login <<END
 username: trainer
-password: $(random)
+password: $login
 END
-for each in "admin $admin_key $admin_secret" "mlflow $mlflow_key $mlflow_secret" "ray $ray_key $ray_secret"; do
-    read -r name key value <<<"$each"
-    secret "s3-$name" <<END
+done
+for each in "vgg-services admin $admin_key $admin_secret" "vgg-services mlflow $mlflow_key $mlflow_secret" \
+    "vgg ray $ray_key $ray_secret"; do
+    read -r namespace name key value <<<"$each"
+    secret "$namespace" "s3-$name" <<END
 access-key: $key
 secret-key: $value
 END
 done
-secret s3-config <<END
+secret vgg-services s3-config <<END
 s3.json: |
   {"identities": [
     {"name": "admin", "credentials": [{"accessKey": "$admin_key", "secretKey": "$admin_secret"}],

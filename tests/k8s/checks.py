@@ -11,10 +11,12 @@ from pathlib import Path
 
 import kubernetes_validate
 
-from tests.k8s import kuberay
+from tests.k8s import access, conversations, isolation, kuberay, lifecycle, logins, placement
+from tests.k8s.built import built
 from tests.k8s.manifests import Object, cluster_spec, containers, label, load, pods, templates
-from tests.k8s.network import CLOSED_PORTS, access, matches
 from tests.k8s.pod import habits, pod_security, references
+from tests.k8s.policies import matches
+from tests.k8s.programs import World
 
 KUBERNETES = "1.32"  # the oldest that docs/kubernetes.md names
 CUSTOM = {
@@ -23,18 +25,33 @@ CUSTOM = {
     ("kueue.x-k8s.io/v1beta2", "ResourceFlavor"),
     ("kueue.x-k8s.io/v1beta2", "ClusterQueue"),
     ("kueue.x-k8s.io/v1beta2", "LocalQueue"),
+    ("kueue.x-k8s.io/v1beta2", "WorkloadPriorityClass"),
     ("monitoring.coreos.com/v1", "PodMonitor"),
+    ("monitoring.coreos.com/v1", "PrometheusRule"),
 }
+CLUSTER_WIDE = ("Namespace", "PriorityClass", "ResourceFlavor", "ClusterQueue", "WorkloadPriorityClass")
+NAMESPACES = ("vgg", "vgg-services")
+CLOSED_PORTS = {6379, 8265, 10001}
+"""Of a Ray head: GCS, dashboard with jobs API, client. Each runs what it is sent."""
 DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
 def problems(
-    objects: list[Object], outside: list[Object], secrets: dict[str, set[str]], schemas: Path | None
+    objects: list[Object],
+    outside: list[Object],
+    secrets: dict[tuple[str, str], dict[str, str]],
+    schemas: Path | None,
+    environment: Object,
 ) -> list[str]:
-    """Every finding on `objects`. `outside`: what is already in the cluster when they are applied."""
+    """Every finding on `objects`.
+
+    `outside`: what is already in the cluster when they are applied. `secrets`: (namespace, name) -> key ->
+    value. `environment`: the overlay's nodes.yaml.
+    """
     found = [*_identity(objects), *_builtin_schemas(objects), *_volumes_kept(objects)]
     if found:
         return found  # the rest expects objects of the right form
+    everything = [*objects, *outside]
     for o in objects:
         if o["kind"] in ("RayCluster", "RayJob"):
             found += [f"{label(o)}: {text}" for text in kuberay.rule_problems(o)]
@@ -45,27 +62,44 @@ def problems(
         found += [f"{where}: {text}" for text in _validated(json.dumps(pod, sort_keys=True))]
         found += [f"{where}: {text}" for text in pod_security(pod)]
         found += [f"{where}: {text}" for text in habits(pod)]
-        found += [f"{where}: {text}" for text in references(pod, [*objects, *outside], secrets)]
-    everything = [*objects, *outside]
+        found += [f"{where}: {text}" for text in references(pod, everything, secrets)]
     found += _selectors(objects, everything)
-    found += _rights(objects)
-    if any(o["kind"] == "Namespace" for o in objects):
-        found += access(objects)
-    return found
+    return [*found, *_whole(objects, everything, secrets, environment)]
+
+
+def _whole(
+    objects: list[Object],
+    everything: list[Object],
+    secrets: dict[tuple[str, str], dict[str, str]],
+    environment: Object,
+) -> Iterator[str]:
+    """What all objects together must do."""
+    world = World([o for o in everything if o.get("apiVersion")], secrets)
+    names = environment.get("outside") or {}
+    yield from conversations.problems(world, names)
+    yield from isolation.problems(world, names)
+    yield from access.problems(world)
+    yield from logins.problems(world)
+    yield from lifecycle.problems(world)
+    for o in objects:
+        if o["kind"] == "RayJob":
+            yield from lifecycle.layout_problems(o)
+    everybody = built(world.objects)
+    yield from placement.problems(everybody, world.objects, environment)
+    yield from placement.quota_problems(everybody, world.objects)
 
 
 def _identity(objects: list[Object]) -> Iterator[str]:
     seen = set()
     for o in objects:
-        key = (o.get("apiVersion"), o.get("kind"), label(o))
+        key = (o.get("apiVersion"), label(o), (o.get("metadata") or {}).get("namespace"))
         if key in seen:
             yield f"{label(o)} is there twice"
         seen.add(key)
         if not DNS_1123.fullmatch((o.get("metadata") or {}).get("name") or ""):
             yield f"{label(o)}: not a name"
-        namespaced = o.get("kind") not in ("Namespace", "PriorityClass", "ResourceFlavor", "ClusterQueue")
-        if namespaced and o["metadata"].get("namespace") != "vgg":
-            yield f"{label(o)} is not in namespace vgg"
+        if o.get("kind") not in CLUSTER_WIDE and o["metadata"].get("namespace") not in NAMESPACES:
+            yield f"{label(o)} is not in namespace vgg or vgg-services"
 
 
 @cache
@@ -134,32 +168,12 @@ def _ray(o: Object) -> Iterator[str]:
             yield f"{where}: lost mounts, has {sorted(mounts)}"
 
 
-def _rights(objects: list[Object]) -> Iterator[str]:
-    for o in objects:
-        for rule in o.get("rules") or [] if o["kind"] in ("Role", "ClusterRole") else []:
-            if "*" in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]:
-                yield f"{label(o)} grants everything of something"
-            if "secrets" in rule["resources"] and not rule.get("resourceNames"):
-                yield f"{label(o)} grants every Secret"
-
-
 def _selectors(objects: list[Object], everything: list[Object]) -> Iterator[str]:
     """Selectors that select nothing, and Services whose port no container has."""
-    all_pods = [pod for _, pod in pods(everything)]
     for o in objects:
         spec = o.get("spec") or {}
-        if o["kind"] == "Service":
-            chosen = [
-                p for p in all_pods if matches({"matchLabels": spec["selector"]}, p["metadata"]["labels"])
-            ]
-            if not chosen:
-                yield f"{label(o)} selects no Pod"
-            open_ports = {
-                p.get("name") for pod in chosen for c in containers(pod) for p in c.get("ports") or []
-            }
-            for port in spec["ports"]:
-                if chosen and port.get("targetPort") not in open_ports:
-                    yield f"{label(o)}: no container has port {port.get('targetPort')}"
+        if o["kind"] == "Service" and not conversations.backends(o, built(everything)):
+            yield f"{label(o)} selects no Pod: spec.selector {spec.get('selector')}"
         if o["kind"] in ("Deployment", "StatefulSet"):
             labels = spec["template"]["metadata"]["labels"]
             if not matches(spec["selector"], labels):
@@ -184,6 +198,6 @@ def _ray_pods(o: Object) -> Iterator[tuple[dict[str, str], int]]:
         yield {**((template.get("metadata") or {}).get("labels") or {}), **added}, count
 
 
-def secret_keys(text: str) -> dict[str, set[str]]:
-    """Name -> keys of the Secrets in a YAML text."""
-    return {o["metadata"]["name"]: set(o["stringData"]) for o in load(text)}
+def secret_values(text: str) -> dict[tuple[str, str], dict[str, str]]:
+    """(namespace, name) -> key -> value of the Secrets in a YAML text."""
+    return {(o["metadata"]["namespace"], o["metadata"]["name"]): o["stringData"] for o in load(text)}

@@ -9,9 +9,9 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.k8s import checks
-from tests.k8s.manifests import K8S, rendered
+from tests.k8s.manifests import K8S, Object, load, rendered
 
-BROUGHT = {"kind": "PersistentVolumeClaim", "metadata": {"name": "source"}}
+BROUGHT = {"kind": "PersistentVolumeClaim", "metadata": {"name": "source", "namespace": "vgg"}}
 """The archives that are packed lie on a claim of the platform's own."""
 
 needs_kustomize = pytest.mark.skipif(
@@ -28,28 +28,37 @@ def kuberay_schemas() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def made_secrets() -> dict[str, set[str]]:
-    """Name -> keys of what k8s/secrets.sh makes."""
+def made_secrets() -> str:
+    """What k8s/secrets.sh makes."""
     script = ["bash", str(K8S / "secrets.sh")]
-    text = subprocess.run(script, capture_output=True, text=True, check=True, timeout=30).stdout
-    return checks.secret_keys(text)
+    return subprocess.run(script, capture_output=True, text=True, check=True, timeout=30).stdout
 
 
 @pytest.fixture(scope="session")
-def managed_secrets() -> dict[str, set[str]]:
-    """Name -> keys of what a platform with its own database and store has to bring."""
-    return checks.secret_keys((K8S / "overlays/paper/secrets.example.yaml").read_text())
+def managed_secrets() -> str:
+    """What a platform with its own database and store has to bring."""
+    return (K8S / "overlays/paper/secrets.example.yaml").read_text()
+
+
+def environment(overlay: str) -> Object:
+    """The nodes, storage classes and outside addresses that an overlay is for."""
+    (found,) = load((K8S / "overlays" / overlay / "nodes.yaml").read_text())
+    return found
 
 
 @pytest.fixture(scope="session")
 def findings(kuberay_schemas, made_secrets, managed_secrets):
     """All findings on an overlay's objects, changed or not."""
 
-    def check(target, objects, outside=None):
+    def check(target, objects, outside=None, replace=None):
         overlay, _, beside = target.partition("/")
         if outside is None:
             outside = [*rendered(overlay), BROUGHT] if beside else []
         secrets = managed_secrets if overlay == "paper" else made_secrets
-        return checks.problems(objects, outside, secrets, kuberay_schemas)
+        for old, new in (replace or {}).items():
+            assert old in secrets, old
+            secrets = secrets.replace(old, new)
+        values = checks.secret_values(secrets)
+        return checks.problems(objects, outside, values, kuberay_schemas, environment(overlay))
 
     return check

@@ -4,6 +4,7 @@ import copy
 import shutil
 import subprocess
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,13 @@ from tests.conftest import ROOT
 
 K8S = ROOT / "k8s"
 OVERLAYS = ("local-cpu", "gpu", "paper")
-TARGETS = (*OVERLAYS, *(f"{overlay}/job" for overlay in OVERLAYS), "gpu/pack", "paper/pack")
+BESIDE = ("job", "evaluate", "ensemble", "report")
+TARGETS = (
+    *OVERLAYS,
+    *(f"{overlay}/{beside}" for overlay in OVERLAYS for beside in BESIDE),
+    "gpu/pack",
+    "paper/pack",
+)
 """Every kustomization that somebody applies: the platform's, and the researcher's beside it."""
 
 Object = dict[str, Any]
@@ -72,10 +79,19 @@ def rendered(target: str) -> list[Object]:
 
 
 def find(objects: list[Object], kind: str, name: str | None = None) -> Object:
-    """The one object of this kind (and name)."""
-    found = [o for o in objects if o["kind"] == kind and name in (None, o["metadata"]["name"])]
+    """The one object of this kind (and name, in which * stands for a hash)."""
+    found = [o for o in objects if o["kind"] == kind and fnmatchcase(o["metadata"]["name"], name or "*")]
     assert len(found) == 1, f"{len(found)} objects of kind {kind} and name {name}"
     return found[0]
+
+
+def find_in(objects: list[Object], kind: str, namespace: str, name: str | None) -> Object | None:
+    """The object of this kind, namespace and name, if it is there."""
+    for o in objects:
+        metadata = o.get("metadata") or {}
+        if (o["kind"], metadata.get("namespace", namespace), metadata.get("name")) == (kind, namespace, name):
+            return o
+    return None
 
 
 def label(o: Object) -> str:
@@ -94,6 +110,8 @@ def templates(o: Object) -> Iterator[tuple[str, Object, dict[str, str]]]:
     spec = o.get("spec") or {}
     if o["kind"] in ("Deployment", "StatefulSet", "Job"):
         yield label(o), spec["template"], {}
+    if o["kind"] == "CronJob":
+        yield label(o), spec["jobTemplate"]["spec"]["template"], {}
     if o["kind"] not in ("RayCluster", "RayJob"):
         return
     name = o["metadata"]["name"] if o["kind"] == "RayCluster" else f"{o['metadata']['name']}-x1y2z"
@@ -114,14 +132,13 @@ def pods(objects: list[Object]) -> Iterator[tuple[str, Object]]:
         for where, template, added in templates(o):
             metadata = copy.deepcopy(template.get("metadata") or {})
             metadata["labels"] = {**(metadata.get("labels") or {}), **added}
-            metadata |= {"name": "pod", "namespace": "vgg"}
+            metadata |= {"name": "pod", "namespace": o["metadata"].get("namespace", "default")}
             spec = copy.deepcopy(template.get("spec") or {})
             # A StatefulSet adds a volume for each of its claims.
             for claim in (o["spec"].get("volumeClaimTemplates") or []) if o["kind"] == "StatefulSet" else []:
                 name = claim["metadata"]["name"]
-                spec.setdefault("volumes", []).append(
-                    {"name": name, "persistentVolumeClaim": {"claimName": f"{name}-0"}}
-                )
+                source = {"claimName": f"{name}-{o['metadata']['name']}-0"}
+                spec.setdefault("volumes", []).append({"name": name, "persistentVolumeClaim": source})
             yield where, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 

@@ -88,14 +88,24 @@ def quantity(value: object) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def references(pod: Object, everything: list[Object], secrets: dict[str, set[str]]) -> Iterator[str]:
-    spec = pod["spec"]
-    names = {kind: {o["metadata"]["name"] for o in everything if o["kind"] == kind} for kind in
+def _names(everything: list[Object], namespace: str) -> dict[str, set[str]]:
+    """Kind -> names of what a Pod of this namespace can refer to."""
+    here = [o for o in everything if o["metadata"].get("namespace", namespace) == namespace]
+    names = {kind: {o["metadata"]["name"] for o in here if o["kind"] == kind} for kind in
              ("ConfigMap", "PersistentVolumeClaim", "ServiceAccount", "PriorityClass")}  # fmt: skip
-    for o in everything:
+    for o in here:
         if o["kind"] == "StatefulSet":
-            claims = o["spec"].get("volumeClaimTemplates") or []
-            names["PersistentVolumeClaim"] |= {f"{claim['metadata']['name']}-0" for claim in claims}
+            for claim in o["spec"].get("volumeClaimTemplates") or []:
+                names["PersistentVolumeClaim"].add(f"{claim['metadata']['name']}-{o['metadata']['name']}-0")
+    return names
+
+
+def references(
+    pod: Object, everything: list[Object], secrets: dict[tuple[str, str], dict[str, str]]
+) -> Iterator[str]:
+    """What a Pod refers to and is not there, in its own namespace."""
+    spec, namespace = pod["spec"], pod["metadata"]["namespace"]
+    names = _names(everything, namespace)
     if spec.get("serviceAccountName") not in names["ServiceAccount"]:
         yield f"there is no service account {spec.get('serviceAccountName')}"
     if spec.get("priorityClassName") not in names["PriorityClass"]:
@@ -108,7 +118,7 @@ def references(pod: Object, everything: list[Object], secrets: dict[str, set[str
         secret = volume.get("secret")
         if secret:
             keys = {item["key"] for item in secret.get("items") or []}
-            yield from _secret(secret["secretName"], keys, secrets)
+            yield from _secret((namespace, secret["secretName"]), keys, secrets)
         configmap = volume.get("configMap", {}).get("name")
         if configmap and configmap not in names["ConfigMap"]:
             yield f"there is no ConfigMap {configmap}"
@@ -125,14 +135,17 @@ def references(pod: Object, everything: list[Object], secrets: dict[str, set[str
         for variable in container.get("env") or []:
             reference = variable.get("valueFrom", {}).get("secretKeyRef")
             if reference:
-                yield from _secret(reference["name"], {reference["key"]}, secrets)
+                yield from _secret((namespace, reference["name"]), {reference["key"]}, secrets)
             elif "value" not in variable and "valueFrom" not in variable:
                 yield f"{container['name']}: {variable['name']} has no value"
     yield from (f"volume {name} is not used" for name in volumes - used)
 
 
-def _secret(name: str, keys: set[str], secrets: dict[str, set[str]]) -> Iterator[str]:
-    if name not in secrets:
-        yield f"there is no Secret {name}"
-    elif not keys <= secrets[name]:
-        yield f"Secret {name} has no key {keys - secrets[name]}"
+def _secret(
+    key: tuple[str, str], keys: set[str], secrets: dict[tuple[str, str], dict[str, str]]
+) -> Iterator[str]:
+    namespace, name = key
+    if key not in secrets:
+        yield f"there is no Secret {name} in namespace {namespace}"
+    elif not keys <= secrets[key].keys():
+        yield f"Secret {name} has no key {keys - secrets[key].keys()}"

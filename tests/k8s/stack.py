@@ -18,7 +18,6 @@ from tests.conftest import ROOT
 from tests.k8s.manifests import Object, find, load
 
 BIN = Path(sys.executable).parent
-SERVICES = ("postgres", "s3", "mlflow")
 
 
 class Stack:
@@ -26,14 +25,18 @@ class Stack:
 
     def __init__(self, objects: list[Object], secrets: str) -> None:
         self.objects = objects
-        self.secrets: dict[str, dict[str, str]] = {
+        self.secrets: dict[str, dict[str, str]] = {  # of both namespaces: no two have one name and other values
             o["metadata"]["name"]: o["stringData"] for o in load(secrets)
         }
+        services = [o["metadata"] for o in objects if o["kind"] == "Service"]
+        self._names = [name for s in services for name in (s["name"], f"{s['name']}.{s['namespace']}")]
         self.folder = Path(tempfile.mkdtemp(prefix="vgg-stack-", dir="/var/tmp"))
         self.folder.chmod(0o755)  # PostgreSQL's user passes through
         self._namespace = f"vgg-stack-{os.getpid()}"
         self._hosts = Path("/etc/netns") / self._namespace
-        self._paths = {path: str(self._mkdir(path)) for path in ("/data", "/etc/s3", "/etc/mlflow", "/store")}
+        self._paths = {
+            path: str(self._mkdir(path)) for path in ("/data", "/etc/s3", "/etc/mlflow", "/store", "/backup")
+        }
         self._paths["/app/add_user.py"] = str(Path(__file__).parents[2] / "k8s/mlflow/add_user.py")
         self._processes: list[subprocess.Popen[bytes]] = []
         for name, key, path in (
@@ -45,7 +48,7 @@ class Stack:
     def __enter__(self) -> "Stack":
         try:
             self._hosts.mkdir(parents=True)
-            (self._hosts / "hosts").write_text(f"127.0.0.1 localhost {' '.join(SERVICES)}\n")
+            (self._hosts / "hosts").write_text(f"127.0.0.1 localhost {' '.join(self._names)}\n")
             subprocess.run(["ip", "netns", "add", self._namespace], check=True)
             subprocess.run(["ip", "-n", self._namespace, "link", "set", "lo", "up"], check=True)
         except BaseException:

@@ -14,6 +14,7 @@ import tyro
 import yaml
 
 from tests.conftest import ROOT
+from tests.k8s.checks import secret_values
 from tests.k8s.conftest import needs_kustomize
 from tests.k8s.manifests import (
     K8S,
@@ -60,13 +61,15 @@ def test_promises(overlay):
     workers, gpus, processes, registry = PROMISED[overlay]
     platform, job = rendered(overlay), rendered(f"{overlay}/job")
     cluster, batch = find(platform, "RayCluster"), find(job, "RayJob")
-    copied = json.dumps(cluster_spec(batch)).replace(
-        f'"vgg/job": "{batch["metadata"]["name"]}"', '"vgg/job": "interactive"'
-    )
-    assert json.loads(copied) == cluster_spec(cluster), "the batch job's cluster is the interactive one's copy"
+    for copy in (batch, find(rendered(f"{overlay}/evaluate"), "RayJob")):
+        copied = json.dumps(cluster_spec(copy)).replace(
+            f'"vgg/job": "{copy["metadata"]["name"]}"', '"vgg/job": "interactive"'
+        )
+        of_its_own = {key: value for key, value in cluster_spec(cluster).items() if key != "suspend"}
+        assert json.loads(copied) == of_its_own, "the batch job's cluster is the interactive one's copy"
     (group,) = cluster["spec"]["workerGroupSpecs"]
     assert group["replicas"] == workers
-    (container,) = group["template"]["spec"]["containers"]
+    container = group["template"]["spec"]["containers"][0]
     limits = container["resources"]["limits"]
     assert float(limits.get("nvidia.com/gpu", 0)) == gpus
     images = {c["image"] for _, pod in pods([*platform, *job]) for c in containers(pod)}
@@ -91,30 +94,17 @@ def test_promises(overlay):
 
 
 @needs_kustomize
-def test_laptop_has_room():
-    """4 CPUs and 16 GiB hold the platform, the interactive cluster and a batch job beside kind's own Pods."""
-    asked = {"cpu": 1.05, "memory": 1.0 * 2**30}  # kind's control plane, CoreDNS, KubeRay's operator
-    for where, pod in pods([*rendered("local-cpu"), *rendered("local-cpu/job")]):
-        count = 2 if where.endswith("workers") else 1
-        for name in asked:
-            main = sum(quantity(c["resources"]["requests"][name]) for c in pod["spec"]["containers"])
-            first = [quantity(c["resources"]["requests"][name]) for c in pod["spec"].get("initContainers", [])]
-            asked[name] += count * max([main, *first])
-    assert asked["cpu"] <= 4, asked
-    assert asked["memory"] <= 16 * 2**30, asked
-
-
-@needs_kustomize
 def test_namespace_is_restricted():
     for overlay in OVERLAYS:
-        labels = find(rendered(overlay), "Namespace")["metadata"]["labels"]
-        assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+        for name in ("vgg", "vgg-services"):
+            labels = find(rendered(overlay), "Namespace", name)["metadata"]["labels"]
+            assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
 @needs_kustomize
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_nothing_secret_is_rendered(overlay):
-    for target in (overlay, f"{overlay}/job"):
+    for target in (each for each in TARGETS if each.startswith(overlay)):
         assert not [o for o in rendered(target) if o["kind"] == "Secret"]
 
 
@@ -122,10 +112,11 @@ def test_nothing_secret_is_rendered(overlay):
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_no_secret_is_made_in_vain(overlay, made_secrets, managed_secrets):
     """Every key of the Secrets is read by some Pod (that Pods find theirs is among the checks)."""
-    made = dict(managed_secrets if overlay == "paper" else made_secrets)
-    text = json.dumps([*rendered(overlay), *rendered(f"{overlay}/job")])
-    for name, keys in made.items():
-        assert f'"{name}"' in text, name
+    made = secret_values(managed_secrets if overlay == "paper" else made_secrets)
+    everything = [*rendered(overlay), *rendered(f"{overlay}/job")]
+    for (namespace, name), keys in made.items():
+        text = json.dumps([o for o in everything if o["metadata"].get("namespace") == namespace])
+        assert f'"{name}"' in text, (namespace, name)
         whole = name in ("ray-token", "postgres", "s3-config")  # read by KubeRay, or mounted as files
         assert whole or all(f'"key": "{key}"' in text for key in keys), (name, keys)
 
@@ -135,7 +126,7 @@ def test_secrets_are_random():
         subprocess.run(["bash", str(K8S / "secrets.sh")], capture_output=True, text=True, check=True)
         for _ in "ab"
     ]
-    first, second = ({o["metadata"]["name"]: o["stringData"] for o in load(t.stdout)} for t in texts)
+    first, second = ({name: values for (_, name), values in secret_values(t.stdout).items()} for t in texts)
     assert first.keys() == second.keys()
     for name in ("ray-token", "postgres", "mlflow-server", "mlflow-login", "s3-ray", "s3-mlflow", "s3-admin"):
         assert first[name] != second[name], name

@@ -16,7 +16,8 @@ from tests.k8s.manifests import K8S, Object, find, kustomize, load, rendered
 def apply(objects: list[Object], edit: Object) -> None:
     """One JSON6902 operation on one object."""
     kind, _, name = edit["object"].partition("/")
-    o = find(objects, kind, name or None)
+    namespace, _, name = name.rpartition("/")
+    o = find([o for o in objects if namespace in ("", o["metadata"].get("namespace"))], kind, name or None)
     parent, key = _locate(o, edit["path"])
     if edit["op"] == "move":
         source, old = _locate(o, edit["from"])
@@ -44,9 +45,14 @@ def test_mutant_is_found(mutant, findings, kuberay_schemas):
     if mutant.get("schema") and kuberay_schemas is None:
         pytest.skip("KubeRay's schemas are absent: ../shared/data/kuberay-1.7.0 (set VGG_SHARED_DATA)")
     objects = rendered(mutant["in"])
-    for edit in mutant["edits"]:
+    for edit in mutant.get("edits", ()):
         apply(objects, edit)
-    listed = findings(mutant["in"], objects)
+    target = mutant["in"]
+    if "with" in mutant:  # what is applied beside it
+        target, objects, outside = mutant["with"], rendered(mutant["with"]), objects
+    else:
+        outside = None
+    listed = findings(target, objects, outside, replace=mutant.get("secrets"))
     assert any(re.search(mutant["found"], finding) for finding in listed), listed
 
 

@@ -17,7 +17,8 @@ import ray
 
 from cluster.local import LocalCluster
 from tests.conftest import ROOT
-from tests.k8s.manifests import K8S
+from tests.k8s.conftest import needs_kustomize
+from tests.k8s.manifests import K8S, find, rendered
 
 TOKEN = "0123456789abcdef" * 4
 ANSWERED = {"no token": (None, 401), "a wrong token": ("f" * 64, 403), "the token": (TOKEN, 200)}
@@ -113,6 +114,26 @@ def test_submit_trains(head, tokenless_driver, digits, tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "run/result.json").read_text())["steps"] == 6
+
+
+@needs_kustomize
+def test_submitter_notices_a_head_that_does_not_know_its_job(head, tokenless_driver, tmp_path):
+    """Its probe, by which it ends after the head is lost, and another submits the job to the new one."""
+    done = submit(head, client(TOKEN, tmp_path), tmp_path, "true")
+    known = re.findall(r"raysubmit_\w+", done.stdout)[0]
+    template = find(rendered("local-cpu/job"), "RayJob")["spec"]["submitterPodTemplate"]
+    (container,) = template["spec"]["containers"]
+    assert container["startupProbe"]["exec"] == container["livenessProbe"]["exec"]
+    command = [sys.executable, *container["livenessProbe"]["exec"]["command"][1:]]
+    address = head.dashboard_url.removeprefix("http://")
+    for job, where, token, code in (
+        (known, address, TOKEN, 0),
+        ("another-job", address, TOKEN, 1),
+        (known, address, "f" * 64, 1),
+        (known, "127.0.0.1:9", TOKEN, 1),
+    ):
+        env = {"RAY_DASHBOARD_ADDRESS": where, "RAY_JOB_SUBMISSION_ID": job, "RAY_AUTH_TOKEN": token}
+        assert subprocess.run(command, env=env, capture_output=True, check=False).returncode == code, env
 
 
 def test_dashboard_of_ours_shows_what_ray_exports(head):
