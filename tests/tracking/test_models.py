@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from cli.errors import UserError
 from tests.tracking.runs import DELIVERY_SECONDS, deliver_again, points, run_of
 from vgg.net.architecture import Architecture
 from vgg.net.initialise import initialise
@@ -94,3 +95,14 @@ def test_the_net_opens_by_its_run_and_by_its_model(logged, server, net, monkeypa
         assert (found.architecture, found.seed, found.class_names) == (ARCHITECTURE, 3, tuple(CLASSES))
         assert (found.mean_rgb, found.recipe) == ((1.0, 2.0, 3.0), "digits (overridden)")
         assert found.weights_sha256 == weights_sha256(net.state_dict())
+
+
+def test_a_model_whose_graph_is_missing_is_refused(logged, server, monkeypatch, tmp_path):
+    """As where its upload was cut short: MLflow's answer is real, the folder that it downloads is empty."""
+    import mlflow
+
+    (tmp_path / "nothing").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lambda *_: str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match=r"models:/.* has no \.pt2 file"):
+        open_net(f"models:/{logged[2].model_id}")
