@@ -24,10 +24,10 @@ def broadcast(value: Value, device: torch.device) -> Value:
     return values[0]
 
 
-def first_problem(problem: str | None) -> str | None:
-    """The error message of the lowest rank that has one, on every worker, so that all stop or all continue."""
+def first_problem(problem: Value | None) -> Value | None:
+    """What is wrong on the lowest rank that has a problem, on every worker: all stop or all continue."""
     if not dist.is_initialized():
         return problem
-    problems: list[str | None] = [None] * dist.get_world_size()
+    problems: list[Value | None] = [None] * dist.get_world_size()
     dist.all_gather_object(problems, problem)
     return next((p for p in problems if p is not None), None)

@@ -6,19 +6,19 @@ resumes from what it has saved.
 
 import uuid
 from collections.abc import Callable
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import ray
 import ray.train
 import ray.train.torch
 import torch
-from pyarrow import fs
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from cli.errors import Failure
-from cluster.capacity import wait_for_room
+from cluster.capacity import Resources, wait_for_room
 from cluster.connection import connect
 from cluster.layout import Layout, Worker
 
@@ -30,18 +30,30 @@ def run(
     loop: Callable[[Worker, Job], Outcome],
     job: Job,
     layout: Layout,
-    *,
-    filesystem: fs.FileSystem,
-    path: str,
 ) -> Outcome:
     """Call `loop(worker, job)` on every worker and return the result of rank 0.
 
-    `filesystem` and `path` name a folder that every node reaches, for Ray's own state. UserError where the
-    cluster has no room, Failure where the workers failed more than `layout.max_failures` times.
+    UserError where the cluster has no room, Failure where the workers failed more than `layout.max_failures`
+    times.
     """
     connect()
     resources = wait_for_room(layout)
-    trainer = TorchTrainer(
+    # Ray keeps state of its own, none of which the loop needs again: on the disk of this process, which Ray's
+    # controller shares, it neither meets an outage of the run's store nor is left there.
+    with TemporaryDirectory(prefix="ray-train-", ignore_cleanup_errors=True) as own_state:
+        trainer = _trainer(loop, job, layout, resources, own_state)
+        try:
+            return trainer.fit().return_value  # type: ignore[attr-defined]  # annotated for Train V1
+        except TrainingFailedError as error:
+            failures = getattr(error, "worker_failures", {})
+            ranks = "; ".join(f"rank {rank}: {_last_line(e)}" for rank, e in sorted(failures.items()))
+            raise Failure(f"the workers failed: {ranks or _last_line(error)}") from error
+
+
+def _trainer(
+    loop: Callable[[Worker, Job], Any], job: Job, layout: Layout, resources: Resources, own_state: str
+) -> TorchTrainer:
+    return TorchTrainer(
         _on_worker,
         train_loop_config={"loop": loop, "job": job, "threads": layout.cpus_per_worker},
         scaling_config=ScalingConfig(
@@ -52,18 +64,11 @@ def run(
         run_config=RunConfig(  # type: ignore[arg-type]  # annotated for Train V1
             # `loop` resumes by itself: under a new name Ray does not resume as well.
             name=uuid.uuid4().hex[:8],
-            storage_path=path,
-            storage_filesystem=filesystem,
+            storage_path=own_state,
             failure_config=FailureConfig(max_failures=layout.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
-    try:
-        return trainer.fit().return_value  # type: ignore[attr-defined]  # as above
-    except TrainingFailedError as error:
-        failures = getattr(error, "worker_failures", {})
-        ranks = "; ".join(f"rank {rank}: {_last_line(e)}" for rank, e in sorted(failures.items()))
-        raise Failure(f"the workers failed: {ranks or _last_line(error)}") from error
 
 
 def _on_worker(config: dict[str, Any]) -> Any:

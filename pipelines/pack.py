@@ -23,6 +23,7 @@ from pipelines.packing.dataset import RunTasks, pack_to
 from pipelines.packing.destination import check_destination
 from pipelines.packing.options import PackOptions
 from pipelines.shards.manifest import MANIFEST, Manifest
+from pipelines.storage.apart import require_apart
 from pipelines.storage.folder import Folder
 
 MAX_SKIPPED_SHOWN = 20
@@ -43,6 +44,8 @@ def pack(options: PackOptions) -> Manifest:
         if out.exists(MANIFEST):
             raise UserError(f"{out.uri} holds a packed data set already: choose another place")
         return pack_to(out, options, None, _runner(options))
+    if options.source != "digits":
+        require_apart(Folder(str(out.local), "OUT"), Folder(options.source, "SOURCE"), either_way=True)
     check_destination(out.local, options.overwrite)
     spool = out.local.with_name(f"{out.local.name}.spool")
     try:

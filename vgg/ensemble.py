@@ -14,7 +14,7 @@ from pipelines.storage.folder import Folder
 from vgg.metrics.accuracy import Accuracy, accuracy
 from vgg.reporting.publish import publish
 from vgg.reporting.result import EvaluationResult
-from vgg.reporting.result_folder import holds_another, require_writable_folder
+from vgg.reporting.result_folder import holds_another
 from vgg.testing import posteriors
 from vgg.testing.posteriors import Posteriors, describe
 from vgg.tracking.server import tracking_uri
@@ -60,10 +60,12 @@ def ensemble(options: EnsembleOptions) -> EvaluationResult:
         _print_pairs(pairs, options.results)
         candidates = [candidates[i] for i in pairs[0][0]]
     fused = posteriors.mean(candidates)
-    if holds_another(Folder(options.out), fused.identity):
+    out = Folder(options.out, "--out")
+    out.require_writable()
+    out = out.underway()
+    if holds_another(out, fused.identity):
         raise UserError(f"--out {options.out} holds the result of another test: name another folder")
-    require_writable_folder(Folder(options.out))
-    return publish(Folder(options.out), fused, uri, options.experiment, kind="ensemble")
+    return publish(out, fused, uri, options.experiment, kind="ensemble")
 
 
 def read_posteriors(path: str) -> Posteriors:

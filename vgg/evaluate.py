@@ -21,11 +21,12 @@ from cluster.layout import Layout
 from cluster.parallel.choose import check_layout
 from pipelines.shards.manifest import Manifest, read_manifest
 from pipelines.shards.staging import DEFAULT_FOLDER, StagingOptions
+from pipelines.storage.apart import require_apart
 from pipelines.storage.folder import Folder
 from vgg.net.precision import Precision
 from vgg.reporting.publish import publish
 from vgg.reporting.result import EvaluationResult
-from vgg.reporting.result_folder import require_writable_folder, result_folder
+from vgg.reporting.result_folder import result_folder
 from vgg.testing import posteriors
 from vgg.testing.identity import evaluation_name
 from vgg.testing.passes import PassOfNet, score_passes
@@ -92,7 +93,7 @@ def evaluate(options: EvaluateOptions) -> list[EvaluationResult]:
     uri = tracking_uri(options.track)
     check_options(options)
     data = options.data if "://" in options.data else str(Path(options.data).absolute())
-    manifest = read_manifest(data)
+    manifest = read_manifest(Folder(data, "--data"))
     nets = tuple(open_net(reference) for reference in options.nets)
     _require_different(nets, options.nets)
     for net in nets:
@@ -100,7 +101,8 @@ def evaluate(options: EvaluateOptions) -> list[EvaluationResult]:
     evaluations = [requested_evaluations(net, options) for net in nets]
     folders = [_folder(options, *pair) for pair in zip(options.nets, nets, strict=True)]
     for folder in folders:
-        require_writable_folder(folder)
+        require_apart(folder, Folder(data, "--data"))
+        folder.require_writable()
     passes = [
         PassOfNet(i, pass_, folders[i], _provenance(net, pass_, options, manifest))
         for i, net in enumerate(nets)
@@ -118,7 +120,8 @@ def evaluate(options: EvaluateOptions) -> list[EvaluationResult]:
     for i, folder in enumerate(folders):
         for evaluation in evaluations[i]:
             mean = posteriors.mean([scored[i, pass_] for pass_ in evaluation.passes])
-            target = result_folder(folder, evaluation_name(evaluation, mean.provenance), mean.identity)
+            name = evaluation_name(evaluation, mean.provenance)
+            target = result_folder(folder.underway(), name, mean.identity)
             remark = remark_on_dense(nets[i], evaluation.scales) if evaluation.protocol == "dense" else None
             results.append(publish(target, mean, uri, options.experiment, kind="eval", remark=remark))
     return results
@@ -199,7 +202,7 @@ def _provenance(net: TrainedNet, pass_: Pass, options: EvaluateOptions, manifest
 def _folder(options: EvaluateOptions, reference: str, net: TrainedNet) -> Folder:
     """The folder of a net's posteriors and results."""
     if options.out:
-        return Folder(options.out).child(net.name)
+        return Folder(options.out, "--out").child(net.name)
     run = Folder(reference)
     if "://" in reference or not run.exists("run.json"):
         raise UserError("--out is missing: the folder or URI for posteriors and results")

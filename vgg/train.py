@@ -21,6 +21,8 @@ from cli.errors import Failure, UserError
 from cluster.layout import Layout
 from cluster.parallel.choose import check_layout
 from pipelines.shards.manifest import read_manifest
+from pipelines.shards.reader import Shards
+from pipelines.storage.apart import require_apart
 from pipelines.storage.folder import Folder
 from vgg.recipes.check import check_recipe
 from vgg.recipes.registry import RECIPES
@@ -29,8 +31,8 @@ from vgg.tracking.server import tracking_uri
 from vgg.tracking.software import software
 from vgg.training.dry_run import print_plan, print_recipe
 from vgg.training.job import Job, Outcome
-from vgg.training.plan import TrainingPlan
-from vgg.training.run_folder import claim_folder
+from vgg.training.plan import SPLITS, TrainingPlan
+from vgg.training.run_folder import claimed_folder
 
 
 @dataclass(frozen=True)
@@ -85,39 +87,59 @@ def execute(options: TrainOptions) -> Outcome | None:
             )
         print_recipe(options.name, recipe, layout)
         return None
-    data = _absolute(options.data, "--data")
-    plan = TrainingPlan.resolve(options.name, recipe, options.seed, data, read_manifest(data))
+    plan = _plan(options)
+    out = _out(options)
     if options.dry_run:
         print_plan(plan, layout)
         return None
-    if not options.out:
+    if out is None:
         raise UserError("--out is missing: the folder or URI that this run leaves its results in")
-    out = Folder(_absolute(options.out, "--out"))
-    uid = claim_folder(out, plan, software())
+    with claimed_folder(out, plan, software()) as uid:
+        from cluster import trainer  # Ray takes a second to import: mistakes are reported before that
+        from vgg.tracking.cut_off import ending_run
+        from vgg.tracking.observers import training_observers
+        from vgg.training.loop import train
 
-    from cluster import trainer  # Ray takes a second to import: mistakes are reported before that
-    from vgg.tracking.cut_off import ending_run
-    from vgg.tracking.observers import training_observers
-    from vgg.training.loop import train
+        job = Job(
+            plan=plan,
+            out=out.uri if out.local is None else str(out.local),
+            layout=layout,
+            uid=uid,
+            attempt=uuid.uuid4().hex,
+            tracking_uri=server,
+            experiment=options.experiment,
+        )
+        with ending_run(job.tracking_uri, job.attempt):
+            outcome: Outcome = trainer.run(partial(train, observers=training_observers), job, layout)
+        if outcome.users_mistake:
+            raise UserError(outcome.problem)
+    return outcome
 
-    job = Job(
-        plan=plan,
-        out=out.uri if out.local is None else str(out.local),
-        layout=layout,
-        uid=uid,
-        attempt=uuid.uuid4().hex,
-        tracking_uri=server,
-        experiment=options.experiment,
-    )
-    loop = partial(train, observers=training_observers)
-    with ending_run(job.tracking_uri, job.attempt):
-        return trainer.run(loop, job, layout, filesystem=out.fs, path=f"{out.path}/ray")
+
+def _plan(options: TrainOptions) -> TrainingPlan:
+    """UserError where recipe, data and starting weights do not fit each other."""
+    data = _absolute(options.data, "--data")
+    folder = Folder(data, "--data")
+    manifest = read_manifest(folder)
+    if folder.local is not None:  # what lies on a store is looked into by the workers, which stage it
+        for split in set(SPLITS) & set(manifest.splits):
+            Shards(folder.local, manifest, split)
+    return TrainingPlan.resolve(options.name, options.recipe, options.seed, data, manifest)
+
+
+def _out(options: TrainOptions) -> Folder | None:
+    """The run's folder; None where the user named none. UserError where it lies in the data."""
+    if not options.out:
+        return None
+    out = Folder(_absolute(options.out, "--out"), "--out")
+    require_apart(out, Folder(_absolute(options.data, "--data"), "--data"))
+    return out
 
 
 def print_outcome(outcome: Outcome, out: str) -> None:
-    """Print the best validation. UserError or Failure where a problem stopped the training."""
+    """Print the best validation. Failure where a problem stopped the training."""
     if outcome.problem is not None:
-        raise UserError(outcome.problem) if outcome.users_mistake else Failure(outcome.problem)
+        raise Failure(outcome.problem)
     assert outcome.result is not None
     best = outcome.result["best"]
     print(

@@ -15,6 +15,7 @@ from cli.errors import UserError
 from pipelines.shards.manifest import ShardInfo
 from pipelines.shards.remote_file import BLOCK_BYTES, RemoteFile
 from pipelines.storage.folder import Folder
+from pipelines.storage.patience import Patience
 
 
 def fetch_all(
@@ -23,15 +24,15 @@ def fetch_all(
     target: Path,
     *,
     streams: int,
-    patience_seconds: float,
+    patience: Patience,
     progress: Callable[[int], None],
 ) -> None:
     """Fetch `files` of `source` to the folder `target`, `streams` at a time; calls `progress(bytes so far)`.
 
-    Retries for `patience_seconds` after the last byte received. When one file fails, the others stop. UserError
-    naming the file that is damaged, cannot be fetched or cannot be written.
+    Has `patience` from the last byte received on. When one file fails, the others stop. UserError
+    naming the file that is missing, damaged or cannot be written; what `patience` raises where the store fails.
     """
-    fetch = _Fetch(source, target, patience_seconds, progress)
+    fetch = _Fetch(source, target, patience, progress)
     with ThreadPoolExecutor(streams) as pool:
         try:
             tasks = [pool.submit(fetch.one, file) for file in files]
@@ -50,11 +51,11 @@ class _Fetch:
     """Fetches single files, from several threads at a time."""
 
     def __init__(
-        self, source: Folder, target: Path, patience_seconds: float, progress: Callable[[int], None]
+        self, source: Folder, target: Path, patience: Patience, progress: Callable[[int], None]
     ) -> None:
         self.stopped = Event()
         self._source, self._target = source, target
-        self._patience_seconds, self._progress = patience_seconds, progress
+        self._patience, self._progress = patience, progress
         self._bytes_so_far, self._counting = 0, Lock()
 
     def one(self, info: ShardInfo) -> None:
@@ -76,7 +77,7 @@ class _Fetch:
             while block := file.read(BLOCK_BYTES):
                 digest.update(block)
                 self._count(len(block))
-            for block in remote.blocks(file.tell(), self._patience_seconds, self.stopped):
+            for block in remote.blocks(file.tell(), self._patience, self.stopped):
                 _append(file, block)
                 digest.update(block)
                 self._count(len(block))

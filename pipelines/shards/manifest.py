@@ -1,19 +1,27 @@
-"""The manifest of a packed data set: `manifest.json`, written last, with the digest of every file."""
+"""The manifest of a packed data set: `manifest.json`, written last, with the digest of every file.
+
+All that must hold of one is said here, by the fields' types and `Manifest.__post_init__`: every command refuses
+the same manifests, with the same words. `pipelines.shards.reader` compares the shards with it.
+"""
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from cli.errors import UserError
 from pipelines.storage.folder import Folder
 
-FORMAT, SEGMENTS_FORMAT = 1, 2
+FORMAT, SEGMENTS_FORMAT = FORMATS = 1, 2
 """Formats of a packed data set: files as they are, and JPEG files with restart markers."""
 
 
@@ -42,19 +50,29 @@ INDEX = pa.schema([("label", pa.int32()), ("height", pa.int32()), ("width", pa.i
 """Schema of a split's index file: what a reader needs of all images before it opens a shard."""
 
 
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+Count = Annotated[int, Field(ge=0, lt=2**48)]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
+Name = Annotated[str, Field(min_length=1)]
+
+
 @dataclass(frozen=True)
 class ShardInfo:
     """One file of a split: its name, rows, size and digest."""
 
-    file: str
-    rows: int
-    bytes: int
-    sha256: str
+    __pydantic_config__ = STRICT
+
+    file: FileName
+    rows: Count
+    bytes: Count
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
 class Split:
     """The files of a split, in order."""
+
+    __pydantic_config__ = STRICT
 
     shards: tuple[ShardInfo, ...]
     index: ShardInfo | None = None
@@ -75,6 +93,8 @@ class Split:
 class SkippedFile:
     """A file of the source that was not packed, with the reason."""
 
+    __pydantic_config__ = STRICT
+
     split: str
     key: str
     reason: str
@@ -84,9 +104,11 @@ class SkippedFile:
 class Segments:
     """What was done to the files of a data set in `SEGMENTS_FORMAT`."""
 
-    transcoded: int
+    __pydantic_config__ = STRICT
+
+    transcoded: Count
     """Files that were given restart markers, with the same coefficients."""
-    kept: dict[str, int]
+    kept: dict[str, Count]
     """Reason -> files that were packed as they are."""
 
 
@@ -94,34 +116,49 @@ class Segments:
 class Manifest:
     """Describes a packed data set."""
 
+    __pydantic_config__ = STRICT
+
     format: int
     source: str
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[Name, ...], Field(min_length=1)]
     """Identifiers, sorted; a label is an index into them."""
     class_names: tuple[str, ...]
     """Human-readable names, in the same order."""
-    splits: dict[str, Split]
+    splits: dict[Name, Split]
     mean_rgb: tuple[float, float, float]
     """Mean of the training pixels, in the range 0 to 255."""
     covariance_rgb: tuple[tuple[float, ...], ...]
     """3×3 covariance of the training pixels."""
-    skipped: tuple[SkippedFile, ...]
+    skipped: Annotated[tuple[SkippedFile, ...], Field(alias="set_aside")]
     """`set_aside` in the JSON file."""
     segments: Segments | None = None
     """None in `FORMAT`, where the JSON file lacks it."""
 
     def __post_init__(self) -> None:
-        """ValueError if the fields are inconsistent."""
-        statistics = np.asarray([self.mean_rgb, *self.covariance_rgb], np.float64)
-        if statistics.shape != (4, 3) or not np.isfinite(statistics).all():
-            raise ValueError("mean_rgb and covariance_rgb must be 3 and 3×3 finite numbers")
+        """ValueError if the fields contradict each other."""
         if len(self.classes) != len(self.class_names):
             raise ValueError(f"{len(self.classes)} classes but {len(self.class_names)} class_names")
         if (self.format == SEGMENTS_FORMAT) != (self.segments is not None):
             raise ValueError(f"segments are told in format {SEGMENTS_FORMAT} alone")
-        for shard in (shard for split in self.splits.values() for shard in split.files):
-            if Path(shard.file).name != shard.file:
-                raise ValueError(f"shard file {shard.file} is not a plain file name")
+        files = [file for split in self.splits.values() for file in split.files]
+        for what, names in (("class", self.classes), ("file", [file.file for file in files])):
+            if doubled := [name for name, times in Counter(names).items() if times > 1]:
+                raise ValueError(f"{what} {doubled[0]} is listed twice")
+        if any(Path(file.file).name != file.file or file.file == MANIFEST for file in files):
+            raise ValueError("a shard's file is not a plain file name")
+        for name, split in self.splits.items():
+            if split.index is not None and split.index.rows != split.images:
+                raise ValueError(
+                    f"the index of {name} has {split.index.rows} rows, its shards have {split.images}"
+                )
+        _check_statistics(np.asarray(self.mean_rgb), np.asarray(self.covariance_rgb))
+
+    def files(self, splits: Collection[str] = ()) -> list[ShardInfo]:
+        """The files of these splits, by default of all. UserError if there is no such split."""
+        for name in splits:
+            if name not in self.splits:
+                raise UserError(f"the data set has no split {name!r}, only {', '.join(self.splits)}")
+        return [file for name in splits or self.splits for file in self.splits[name].files]
 
     @cached_property
     def digest(self) -> str:
@@ -137,26 +174,14 @@ class Manifest:
         return json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> "Manifest":
-        """ValueError, KeyError, TypeError or AttributeError if a field is missing or malformed."""
-        raw: dict[str, Any] = json.loads(text)
-        return cls(
-            format=raw["format"],
-            source=raw["source"],
-            classes=tuple(raw["classes"]),
-            class_names=tuple(raw["class_names"]),
-            splits={
-                name: Split(
-                    tuple(ShardInfo(**shard) for shard in split["shards"]),
-                    ShardInfo(**split["index"]) if split.get("index") else None,
-                )
-                for name, split in raw["splits"].items()
-            },
-            mean_rgb=tuple(raw["mean_rgb"]),
-            covariance_rgb=tuple(tuple(row) for row in raw["covariance_rgb"]),
-            skipped=tuple(SkippedFile(**skipped) for skipped in raw["set_aside"]),
-            segments=Segments(**raw["segments"]) if raw["format"] == SEGMENTS_FORMAT else None,
-        )
+    def from_json(cls, text: str | bytes) -> "Manifest":
+        """ValueError that names the first field that is missing, unknown or malformed."""
+        try:
+            return _SCHEMA.validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from error
 
     @property
     def schema(self) -> pa.Schema:
@@ -164,28 +189,50 @@ class Manifest:
         return SCHEMA if self.segments is None else SEGMENTS_SCHEMA
 
 
-def read_manifest(root: Path | str) -> Manifest:
+_SCHEMA = TypeAdapter(Manifest)
+
+
+def _check_statistics(mean_C: np.ndarray, covariance_CC: np.ndarray) -> None:
+    if mean_C.shape != (3,) or not ((mean_C >= 0) & (mean_C <= 255)).all():
+        raise ValueError("mean_rgb must be 3 numbers from 0 to 255")
+    if covariance_CC.shape != (3, 3) or not np.isfinite(covariance_CC).all():
+        raise ValueError("covariance_rgb must be 3×3 finite numbers")
+    rounding = 1e-6 * max(1.0, float(np.abs(covariance_CC).max()))
+    symmetric = np.abs(covariance_CC - covariance_CC.T).max() <= rounding
+    if not symmetric or np.linalg.eigvalsh(covariance_CC).min() < -rounding:
+        raise ValueError("covariance_rgb must be symmetric, with no negative variance")
+
+
+def read_manifest(root: Folder | Path | str) -> Manifest:
     """The manifest of a packed data set, in a folder or at a URI.
 
-    UserError if there is none, or it cannot be read.
+    UserError if there is none, or it cannot be read; StoreUnavailable if the folder is underway and its store
+    stays away.
     """
-    folder = Folder(str(root))
-    file = f"{folder.local or folder.uri}/{MANIFEST}"
+    folder = root if isinstance(root, Folder) else Folder(str(root))
     if folder.local is not None and not folder.local.is_dir():
-        raise UserError(f"no folder {root}: pack a data set with python -m pipelines.pack SOURCE {root}")
+        raise UserError(f"no folder {folder.described}: python -m pipelines.pack SOURCE OUT packs a data set")
     try:
-        text = folder.read(MANIFEST).decode()
-        found = json.loads(text)["format"]
-        if found in (FORMAT, SEGMENTS_FORMAT):
-            return Manifest.from_json(text)
+        text = folder.read(MANIFEST)
     except FileNotFoundError as error:
         raise UserError(
-            f"{root} is not a packed data set (no {MANIFEST}): python -m pipelines.pack SOURCE OUT makes one"
+            f"{folder.described} is not a packed data set (no {MANIFEST}): python -m pipelines.pack SOURCE OUT "
+            "makes one"
         ) from error
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged ({error!r}): pack the data set again") from error
+    file = f"{folder.described}/{MANIFEST}"
+    try:
+        found = _format(text)
+        if found in FORMATS:
+            return Manifest.from_json(text)
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}): pack the data set again") from error
     raise UserError(
-        f"{file} has format {found}, this version reads {FORMAT} and {SEGMENTS_FORMAT}: pack the data set again"
+        f"{file} has format {found!r}, this version reads {' and '.join(map(str, FORMATS))}: pack it again"
     )
+
+
+def _format(text: bytes) -> Any:
+    raw = from_json(text)
+    if not isinstance(raw, dict) or "format" not in raw:
+        raise ValueError("it is no JSON object with a format")
+    return raw["format"]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from cli.errors import UserError
-from pipelines.shards.manifest import INDEX, Manifest
+from pipelines.shards.manifest import INDEX, Manifest, ShardInfo
 
 NO_SEGMENTS = np.empty(0, np.uint16)
 
@@ -36,8 +36,26 @@ class Shards:
         self.labels_N = _int32(rows, "label").astype(np.int64)
         self.heights_N = _int32(rows, "height")
         self.widths_N = _int32(rows, "width")
+        self._check_rows(manifest, split)
         self._starts = np.cumsum([0, *(info.rows for info in self._infos)])
         self._opened: dict[int, _Shard] = {}
+
+    def _check_rows(self, manifest: Manifest, split: str) -> None:
+        """UserError where the rows contradict the manifest: training would fail, or count other images."""
+        where, again = f"{self._root}, split {split}", "pack the data set again"
+        if len(self) != manifest.splits[split].images:
+            said = manifest.splits[split].images
+            raise UserError(f"{where}: the manifest says {said:,} rows, the files hold {len(self):,}: {again}")
+        if not len(self):
+            return
+        smallest, largest = int(self.labels_N.min()), int(self.labels_N.max())
+        if smallest < 0 or largest >= len(manifest.classes):
+            raise UserError(
+                f"{where}: labels go from {smallest} to {largest}, the manifest has {len(manifest.classes)} "
+                f"classes: {again}"
+            )
+        if min(self.heights_N.min(), self.widths_N.min()) < 1:
+            raise UserError(f"{where}: an image has no height or width: {again}")
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -76,7 +94,7 @@ class Shards:
         if shard is None:
             info = self._infos[number]
             _check_size(self._root / info.file, info.bytes)
-            shard = self._opened[number] = _Shard(self._root / info.file, info.bytes, self._schema)
+            shard = self._opened[number] = _Shard(self._root / info.file, info, self._schema)
         else:
             shard.check_not_cut()
         return shard, i - int(self._starts[number])
@@ -89,9 +107,14 @@ class Shards:
 class _Shard:
     """Zero-copy access to the images of one memory-mapped file."""
 
-    def __init__(self, file: Path, size: int, schema: pa.Schema) -> None:
-        self._file, self._size, self._inode = file, size, file.stat().st_ino
+    def __init__(self, file: Path, info: ShardInfo, schema: pa.Schema) -> None:
+        self._file, self._size, self._inode = file, info.bytes, file.stat().st_ino
         self.table = _open(file, schema)
+        if len(self.table) != info.rows:
+            raise UserError(
+                f"shard {file} holds {len(self.table):,} rows, the manifest says {info.rows:,}: "
+                "pack the data set again"
+            )
         self.images = _BinaryColumn(self.table.column("image").chunks)
         self.segments = None
         if "segments" in schema.names:
@@ -150,7 +173,7 @@ def _check_size(file: Path, size: int) -> None:
 def _open(file: Path, schema: pa.Schema) -> pa.Table:
     try:
         table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise UserError(f"shard {file} cannot be read: {error}") from error
     if table.schema != schema:
         raise UserError(f"shard {file} does not have this version's schema: pack the data set again")

@@ -1,16 +1,16 @@
 """Reads a file of an object store in blocks, retrying while the store does not answer."""
 
+import errno
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from threading import Event
 from typing import Any, Self
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
-from tenacity.nap import sleep_using_event
-
 from cli.errors import UserError
 from pipelines.shards.manifest import ShardInfo
 from pipelines.storage.folder import Folder
+from pipelines.storage.patience import Patience, patiently, reason
 
 BLOCK_BYTES = 4 * 2**20
 
@@ -30,22 +30,31 @@ class RemoteFile:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def blocks(self, offset: int, patience_seconds: float, stopped: Event) -> Iterator[bytes]:
+    def blocks(self, offset: int, patience: Patience, stopped: Event) -> Iterator[bytes]:
         """The bytes from `offset` to the end.
 
-        UserError if the file does not have the manifest's size, or no byte was received for `patience_seconds`.
+        UserError if the file is missing or does not have the manifest's size; what `patience` raises if the
+        store refuses, or no byte was received for as long as it lasts.
         """
         while offset < self._info.bytes:
-            retrying = _retrying(patience_seconds, stopped)  # anew for every block: it counts from the last one
-            try:
-                block = retrying(self._read_block, offset)
-            except OSError as error:
-                reason = str(error).splitlines()[0]
-                raise UserError(
-                    f"{self._info.file} of {self._source.uri} cannot be fetched: {reason}"
-                ) from error
+            block = self._block(offset, patience, stopped)  # patience counts from the last block
             offset += len(block)
             yield block
+
+    def _block(self, offset: int, patience: Patience, stopped: Event) -> bytes:
+        deadline = time.monotonic() + min(patience.seconds, MISSING_FILE_SECONDS)
+        while True:
+            try:
+                return patiently(
+                    lambda: self._read_block(offset), patience, self._source.described, stopped=stopped
+                )
+            except FileNotFoundError as error:
+                if stopped.wait(0.5) or time.monotonic() > deadline:
+                    raise UserError(f"{self._info.file} of {self._source.described} is missing") from error
+            except OSError as error:
+                raise patience.raises(
+                    f"{self._info.file} of {self._source.described} cannot be fetched: {reason(error)}"
+                ) from error
 
     def _read_block(self, offset: int) -> bytes:
         try:
@@ -57,14 +66,15 @@ class RemoteFile:
             raise
         if not block:
             self._close()
-            raise OSError("the store sent no more bytes")
+            raise ConnectionAbortedError(errno.ECONNABORTED, "the store sent no more bytes")
         return block
 
     def _open(self) -> None:
         self._stream = self._source.fs.open_input_file(f"{self._source.path}/{self._info.file}")
         if (size := self._stream.size()) != self._info.bytes:
             raise UserError(
-                f"{self._info.file} of {self._source.uri} is damaged: {size} bytes, not {self._info.bytes}"
+                f"{self._info.file} of {self._source.described} is damaged: "
+                f"{size} bytes, not {self._info.bytes}"
             )
 
     def _close(self) -> None:
@@ -72,23 +82,3 @@ class RemoteFile:
             with suppress(OSError):
                 self._stream.close()
         self._stream = None
-
-
-def _retrying(patience_seconds: float, stopped: Event) -> Retrying:
-    """Retry after an OSError, with pauses of 0.2 s doubling to 5 s, until `stopped` or out of patience."""
-
-    def give_up(state: RetryCallState) -> bool:
-        assert state.outcome is not None
-        assert state.seconds_since_start is not None
-        patience = patience_seconds
-        if isinstance(state.outcome.exception(), FileNotFoundError):
-            patience = min(patience, MISSING_FILE_SECONDS)
-        return stopped.is_set() or state.seconds_since_start > patience
-
-    return Retrying(
-        retry=retry_if_exception_type(OSError),
-        wait=wait_exponential(multiplier=0.2, max=5),
-        stop=give_up,
-        sleep=sleep_using_event(stopped),
-        reraise=True,
-    )

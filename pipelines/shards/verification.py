@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -17,16 +17,22 @@ FileState = list[int]
 """Size in bytes, modification time in ns, inode: a file whose state is unchanged is not read again."""
 
 
-def verify(root: Path, manifest: Manifest, *, progress: Callable[[int, int], None] | None = None) -> None:
-    """Compare every shard's SHA-256 with the manifest's; calls `progress(bytes done, bytes in total)`.
+def verify(
+    root: Path,
+    manifest: Manifest,
+    splits: Collection[str] = (),
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Compare the SHA-256 of every file with the manifest's; calls `progress(bytes done, bytes in total)`.
+
+    `splits`: those that are read, by default all.
 
     A shard that passed before and whose path and `FileState` are unchanged is not read again. UserError naming
     the first shard that is missing, unreadable or damaged.
     """
-    passed_before: dict[str, FileState] = {}
-    with suppress(OSError, ValueError, TypeError):  # without a record every shard is read again
-        passed_before = dict(json.loads(_record_file(manifest).read_text()))
-    shards = [shard for split in manifest.splits.values() for shard in split.files]
+    passed_before = _passed_before(manifest)
+    shards = manifest.files(splits)
     total, done = sum(shard.bytes for shard in shards), 0
     passed = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -39,10 +45,15 @@ def verify(root: Path, manifest: Manifest, *, progress: Callable[[int, int], Non
     _record(manifest, {**passed_before, **passed})
 
 
-def note_verified(root: Path, manifest: Manifest) -> None:
-    """Record that every file in `root` was verified when it was written: `verify` need not read it."""
-    files = [file for split in manifest.splits.values() for file in split.files]
-    _record(manifest, dict(_state(root / file.file) for file in files))
+def note_verified(root: Path, manifest: Manifest, files: Iterable[ShardInfo]) -> None:
+    """Record that these files in `root` were verified when they were written: `verify` need not read them."""
+    _record(manifest, {**_passed_before(manifest), **dict(_state(root / file.file) for file in files)})
+
+
+def _passed_before(manifest: Manifest) -> dict[str, FileState]:
+    with suppress(OSError, ValueError, TypeError):  # without a record every shard is read again
+        return dict(json.loads(_record_file(manifest).read_text()))
+    return {}
 
 
 def _check(file: Path, shard: ShardInfo, passed_before: dict[str, FileState]) -> tuple[str, FileState]:

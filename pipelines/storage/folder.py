@@ -1,71 +1,129 @@
 """A folder on any file system that pyarrow.fs knows: local disk, NFS, an object store."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO, Any
+from typing import IO, Any, TypeVar
+from uuid import uuid4
 
 from pyarrow import fs, memory_map
 
 from cli.addresses import refuse_secret
 from cli.errors import UserError
 from pipelines.storage.atomic import atomic_file
+from pipelines.storage.patience import FIRST_CONTACT, UNDERWAY, Patience, may_pass, patiently, reason
+
+Value = TypeVar("Value")
 
 
 class Folder:
-    """Reads and writes files by name below one path. A file is complete or absent, never half-written."""
+    """Reads and writes files by name below one path. A file is complete or absent, never half-written.
 
-    def __init__(self, uri: str) -> None:
-        """`uri`: a local path or a URI such as s3://bucket/runs/d. UserError if it is neither."""
-        refuse_secret(uri, "a folder's URI")
+    A store that is away is waited for (`pipelines.storage.patience`). One that stays away, refuses the key or
+    cannot be written is a UserError that names flag and address; in a folder that is `underway`, a Failure.
+    """
+
+    def __init__(self, uri: str, flag: str = "") -> None:
+        """`uri`: a local path or a URI such as s3://bucket/runs/d. `flag`: by which the user named it.
+
+        UserError if it is neither.
+        """
+        refuse_secret(uri, flag or "a folder's URI")
         self.uri = uri.rstrip("/")
+        self.flag, self._patience = flag, FIRST_CONTACT
+        self._store = f"{flag} {uri}".strip()
         try:
-            if "://" in uri:
-                self.fs, self.path = fs.FileSystem.from_uri(uri)
-            else:
-                self.fs, self.path = fs.LocalFileSystem(), str(Path(uri).absolute())
-        except (OSError, ValueError) as error:  # pyarrow's errors derive from these
-            raise UserError(f"{uri}: not a path or a URI of a known file system: {error}") from error
+            self.fs, self.path = self._patiently(lambda: _file_system(uri), "cannot be opened")
+        except ValueError as error:  # pyarrow's own derive from it
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{self._store} is not a path or a URI of a known file system: {error}") from error
+        if not self.path:
+            raise UserError(f"{self._store} names no bucket: write it as s3://bucket/folder")
 
     @property
     def local(self) -> Path | None:
         """The folder as a local path; None if it is remote."""
         return Path(self.path) if isinstance(self.fs, fs.LocalFileSystem) else None
 
+    @property
+    def described(self) -> str:
+        """Flag and address, for messages."""
+        return f"{self.flag} {self.uri}".strip()
+
     def child(self, name: str) -> "Folder":
         """The subfolder of this name."""
         base, mark, query = self.uri.partition("?")  # an object store's options follow the path
         child = copy(self)
-        child.uri, child.path = f"{base}/{name}{mark}{query}", f"{self.path}/{name}"
+        child.uri, child.path = f"{base.rstrip('/')}/{name}{mark}{query}", f"{self.path}/{name}"
         return child
+
+    def underway(self, patience: Patience = UNDERWAY) -> "Folder":
+        """The same folder for a job that runs: its store is waited for longer, and is never a mistake."""
+        other = copy(self)
+        other._patience = patience
+        return other
+
+    def require_writable(self) -> None:
+        """UserError or Failure unless a file can be written here. Nothing is left, no empty folder either."""
+        missing, probe = self.missing_folders(), f".writable-{uuid4().hex[:8]}"
+        self.write(probe, b"")
+        self.delete_file(probe)
+        self.remove_empty(missing)
+
+    def missing_folders(self) -> list[Path]:
+        """The folders of the local path that do not exist, this one first; none of a store."""
+        if self.local is None:
+            return []
+        return [folder for folder in (self.local, *self.local.parents) if not os.path.lexists(folder)]
+
+    def remove_empty(self, folders: list[Path]) -> None:
+        """Remove those that were missing before, as far as they are empty now."""
+        with suppress(OSError):  # not there, or not empty: another process has begun to use it
+            for folder in folders:
+                folder.rmdir()
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
-        return self.fs.get_file_info(f"{self.path}/{name}").type == fs.FileType.File
+        return self.size(name) is not None
 
     def names(self, below: str = "") -> list[str]:
         """Sorted names of the files and folders directly in this folder, or in its subfolder `below`."""
-        base = f"{self.path}/{below}".rstrip("/")
-        found = self.fs.get_file_info(fs.FileSelector(base, allow_not_found=True))
+        selector = fs.FileSelector(f"{self.path}/{below}".rstrip("/"), allow_not_found=True)
+        found = self._patiently(lambda: self.fs.get_file_info(selector), "cannot be listed")
         return sorted(info.base_name for info in found)
 
     def read(self, name: str) -> bytes:
         """The bytes of a file. FileNotFoundError if there is none."""
-        with self.fs.open_input_stream(f"{self.path}/{name}") as stream:
-            return stream.read()
+
+        def call() -> bytes:
+            with self.fs.open_input_stream(f"{self.path}/{name}") as stream:
+                return stream.read()
+
+        return self._patiently(call, f"cannot be read ({name})", may_be_missing=True)
 
     def size(self, name: str) -> int | None:
         """Size of a file in bytes; None if there is none."""
-        info = self.fs.get_file_info(f"{self.path}/{name}")
+        path = f"{self.path}/{name}"
+        info = self._patiently(lambda: self.fs.get_file_info(path), f"cannot be read ({name})")
         return info.size if info.type == fs.FileType.File else None
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file atomically: a rename on a disk, a single upload to an object store."""
-        with self.writing(name) as stream:
-            stream.write(data)
+        if self.local is None:
+            with self.writing(name) as stream:
+                stream.write(data)
+            return
+
+        def call() -> None:
+            with _local_file(f"{self.path}/{name}") as file:
+                file.write(data)
+
+        self._patiently(call, f"cannot be written ({name})")
 
     @contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
@@ -74,15 +132,14 @@ class Folder:
         A store's file is written to a temporary one first: closing a store's stream publishes what it has got.
         """
         target = f"{self.path}/{name}"
-        if self.local is None:
-            with NamedTemporaryFile() as file:
+        if self.local is not None:
+            with _local_file(target) as file:
                 yield file
-                file.flush()
-                self._upload(Path(file.name), target)
             return
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(Path(target)) as file:
+        with NamedTemporaryFile() as file:
             yield file
+            file.flush()
+            self._patiently(lambda: self._upload(Path(file.name), target), f"cannot be written ({name})")
 
     def _upload(self, file: Path, target: str) -> None:
         with self.fs.open_output_stream(target) as stream:
@@ -91,10 +148,12 @@ class Folder:
                     stream.write(data.read_buffer())  # in one call, which no exception of Python interrupts
 
     def read_json(self, name: str) -> Any:
-        """The value of a JSON file. UserError naming the file if it is not JSON."""
+        """The value of a JSON file. UserError naming the file if it is not JSON, FileNotFoundError if none."""
         try:
             return json.loads(self.read(name))
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested without end
+            if isinstance(error, UserError):
+                raise
             raise UserError(f"{self.uri}/{name} is not JSON ({error}): the file is damaged") from error
 
     def write_json(self, name: str, value: Any) -> None:
@@ -102,9 +161,39 @@ class Folder:
         self.write(name, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
     def delete_file(self, name: str) -> None:
-        """Delete a file."""
-        self.fs.delete_file(f"{self.path}/{name}")
+        """Delete a file, if it is there."""
+        with suppress(FileNotFoundError):
+            path = f"{self.path}/{name}"
+            self._patiently(
+                lambda: self.fs.delete_file(path), f"cannot be deleted ({name})", may_be_missing=True
+            )
 
     def delete(self, name: str) -> None:
-        """Delete a subfolder with everything in it."""
-        self.fs.delete_dir(f"{self.path}/{name}")
+        """Delete a subfolder with everything in it, if it is there."""
+        with suppress(FileNotFoundError):
+            path = f"{self.path}/{name}"
+            self._patiently(
+                lambda: self.fs.delete_dir(path), f"cannot be deleted ({name})", may_be_missing=True
+            )
+
+    def _patiently(self, call: Callable[[], Value], what: str, *, may_be_missing: bool = False) -> Value:
+        try:
+            return patiently(call, self._patience, self._store)
+        except OSError as error:
+            if may_be_missing and isinstance(error, FileNotFoundError):
+                raise
+            tried = f" for {self._patience.seconds:g} s" if may_pass(error) else ""
+            raise self._patience.raises(f"{self.described} {what}{tried}: {reason(error)}") from error
+
+
+def _file_system(uri: str) -> tuple[fs.FileSystem, str]:
+    if "://" in uri:
+        return fs.FileSystem.from_uri(uri)
+    return fs.LocalFileSystem(), str(Path(uri).absolute())
+
+
+@contextmanager
+def _local_file(target: str) -> Iterator[IO[bytes]]:
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(Path(target)) as file:
+        yield file

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from cli.errors import UserError
 from cluster.layout import Worker
 from pipelines.shards.manifest import read_manifest
 from pipelines.storage.folder import Folder
@@ -142,7 +143,7 @@ def test_dry_run_prints_and_starts_nothing(monkeypatch, capsys, tmp_path):
 
 
 def test_start_from_a_checkpoint_of_another_configuration(digits, tmp_path):
-    """Only the workers read it; they agree on what is wrong."""
+    """Told before anything starts: the command compares the weights with the net."""
     net = VGG(Architecture("A", 10, 32, 0.25))
     initialise(net, "glorot", 0)
     metadata = {"recipe_name": "digits", "recipe": asdict(RECIPES["digits"][1]), "seed": 0, "data": ""}
@@ -151,10 +152,8 @@ def test_start_from_a_checkpoint_of_another_configuration(digits, tmp_path):
     recipe = RECIPES["digits"][1]
     model = replace(recipe.model, configuration="B", initialisation="checkpoint")
     recipe = replace(recipe, model=replace(model, start_from=str(tmp_path / "a")))
-    worker = Worker(0, 1, 0, torch.device("cpu"), 1)
-    outcome = train_on_worker(worker, job(digits, tmp_path / "out", recipe), training_observers)
-    assert outcome.users_mistake
-    assert "conv1_2" in (outcome.problem or "")
+    with pytest.raises(UserError, match="conv1_2"):
+        job(digits, tmp_path / "out", recipe)
     assert not (tmp_path / "out").exists()
 
 

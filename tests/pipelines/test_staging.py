@@ -21,11 +21,14 @@ from pipelines.shards import remote_file
 from pipelines.shards.manifest import MANIFEST, Manifest, ShardInfo, Split, read_manifest
 from pipelines.shards.reader import Shards
 from pipelines.shards.remote_file import RemoteFile
+from pipelines.shards.room import RESERVED, reserved_room
 from pipelines.shards.staged import USERS, data_set_lock
 from pipelines.shards.staging import StagingOptions, stage
 from pipelines.shards.verification import verify
 from pipelines.stage import main
+from pipelines.storage import folder as folder_module
 from pipelines.storage.folder import Folder
+from pipelines.storage.patience import Patience
 from tests.conftest import ROOT
 from tests.object_store import KEYS, ObjectStore
 from tests.processes import Workers, job
@@ -186,7 +189,8 @@ def test_a_server_that_stays_away(tmp_path, monkeypatch):
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     uri = "s3://bucket/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1"
-    with pytest.raises(UserError, match=r"manifest\.json cannot be read"):
+    monkeypatch.setattr(folder_module, "FIRST_CONTACT", Patience(0.5, UserError, knows_host=False))
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:1.* cannot be read \(manifest\.json\) for 0\.5 s"):
         stage(StagingOptions(uri, tmp_path / "cache"))
 
 
@@ -311,13 +315,14 @@ def read_all(store: UnreliableStore, tmp_path: Path, patience_seconds: float) ->
     source = Folder(str(tmp_path))
     source.fs = store
     with RemoteFile(source, ShardInfo("x", 1, len(store.data), "")) as file:
-        return b"".join(file.blocks(0, patience_seconds, threading.Event()))
+        return b"".join(file.blocks(0, Patience(patience_seconds, UserError), threading.Event()))
 
 
 def test_patience_counts_from_the_last_byte(tmp_path, monkeypatch):
     """Three interruptions of 0.6 seconds each are not one of 1.8; every byte is read once."""
     monkeypatch.setattr(remote_file, "BLOCK_BYTES", 1000)
-    cut = [OSError("reset"), OSError("reset"), None]  # pauses of 0.2 and 0.4 seconds
+    reset = ConnectionResetError(104, "reset")
+    cut: list[OSError | None] = [reset, reset, None]  # pauses of 0.2 and 0.4 seconds
     store = UnreliableStore(bytes(range(250)) * 16, cut * 3)
     started = time.monotonic()
     assert read_all(store, tmp_path, patience_seconds=1.0) == store.data
@@ -326,9 +331,9 @@ def test_patience_counts_from_the_last_byte(tmp_path, monkeypatch):
 
 
 def test_patience_ends(tmp_path):
-    store = UnreliableStore(b"x" * 10, [OSError("reset\nby peer")] * 50)
+    store = UnreliableStore(b"x" * 10, [ConnectionResetError(104, "reset by peer")] * 50)
     started = time.monotonic()
-    with pytest.raises(UserError, match=r"x of .* cannot be fetched: reset$"):
+    with pytest.raises(UserError, match=r"x of .* cannot be fetched: reset by peer$"):
         read_all(store, tmp_path, patience_seconds=1.0)
     assert 1.0 < time.monotonic() - started < 4
 
@@ -368,3 +373,53 @@ def test_a_training_stages_by_itself(object_store, tmp_path, digits):
     assert results[0]["losses"] == results[1]["losses"]
     assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
     assert results[0]["data"]["folder"] == uri
+
+
+def test_only_the_wanted_split_is_staged_and_verified(object_store, tmp_path, digits):
+    """A shard of the other split is missing at the source, and nobody minds until it is asked for."""
+    uri = object_store.uri("one-split")
+    for file in digits.iterdir():
+        if not file.name.startswith("train-"):
+            Folder(uri).write(file.name, file.read_bytes())
+    options = StagingOptions(uri, tmp_path, patience_seconds=1)
+    folder = stage(options, splits=("val",))
+    manifest = read_manifest(folder)
+    assert not list(folder.glob("train*"))
+    verify(folder, manifest, ("val",))
+    assert len(Shards(folder, manifest, "val")) == manifest.splits["val"].images
+    with pytest.raises(UserError, match="no split 'test', only train, val"):
+        stage(options, splits=("test",))
+    with pytest.raises(UserError, match=r"train-00000\.arrow .*is missing"):
+        stage(options)
+
+
+def test_two_that_stage_at_once_do_not_count_on_the_same_room(object_store, tmp_path):
+    """One has room for 1.8 MB of a budget of 3 and has fetched a part of it: the other is refused, not both."""
+    first, second = object_store.uri("race0"), object_store.uri("race1")
+    target = tmp_path / put(first, seed=40).digest[:16]
+    put(second, seed=41)
+    target.mkdir(parents=True)
+    with data_set_lock(target), reserved_room(1_800_000, target, 0.003, "staging"):
+        (target / "train-00000.arrow.partial").write_bytes(bytes(300_000))
+        with pytest.raises(UserError, match=r"takes 0\.00 GB, for which .* within 0\.003 GB"):
+            stage(StagingOptions(second, tmp_path, budget_gb=0.003))
+    assert target.exists()
+    stage(StagingOptions(second, tmp_path, budget_gb=0.003))  # the first has given up
+    target.mkdir(exist_ok=True)
+    with data_set_lock(target), pytest.raises(UserError, match="lacks"):
+        _reserve_all(target)
+
+
+def _reserve_all(target: Path) -> None:
+    with reserved_room(1_800_000, target, 0.003, "staging"):
+        raise AssertionError("there is no room beside the second data set")
+
+
+def test_a_reservation_of_a_process_that_was_killed_is_none(object_store, tmp_path):
+    uri = object_store.uri("killed-reservation")
+    put(uri, seed=42)
+    dead = tmp_path / "dead"
+    dead.mkdir()
+    (dead / RESERVED).write_text("2900000")
+    (dead / "train-00000.arrow.partial").write_bytes(bytes(1_000_000))
+    assert stage(StagingOptions(uri, tmp_path, budget_gb=0.003)).is_dir()

@@ -1,7 +1,6 @@
 """The folder that a result is written to: never one that holds the result of another test."""
 
 from cli.errors import UserError
-from cli.files import require_writable
 from pipelines.storage.folder import Folder
 from vgg.testing import posteriors
 from vgg.testing.identity import NAME_DIGITS
@@ -14,12 +13,6 @@ def result_folder(parent: Folder, name: str, identity: str) -> Folder:
     names = (name, *(f"{name}-{identity[:digits]}" for digits in (NAME_DIGITS, 2 * NAME_DIGITS)))
     folders = [parent.child(each) for each in names]
     return next((each for each in folders if not holds_another(each, identity)), parent.child(identity))
-
-
-def require_writable_folder(folder: Folder) -> None:
-    """Make a local folder. UserError naming --out if nothing can be written there."""
-    if folder.local is not None:
-        require_writable(folder.local / POSTERIORS, "--out")
 
 
 def holds_another(folder: Folder, identity: str) -> bool:

@@ -112,7 +112,7 @@ def score_passes(
     is known from the first worker that scores. UserError if the split is empty, Failure if workers differ in
     precision; whatever `run_tasks` raises.
     """
-    root = stage(job.data)
+    root = stage(job.data, splits=(job.split,), flag="--data")
     images = Images.of(Shards(root, read_manifest(root), job.split), root, job.split)
     bounds = blocks(len(images.keys))
     saved = _saved_blocks(passes, images, dict(bounds))
@@ -155,7 +155,8 @@ def _score(
             block = Posteriors(
                 net_pass.scored_in(precision), images.keys[rows], images.labels_N[rows], scored.posteriors_BK
             )
-            digest = posteriors.write(net_pass.folder, net_pass.block_file(precision, task.first), block)
+            file = net_pass.block_file(precision, task.first)
+            digest = posteriors.write(net_pass.folder.underway(), file, block)
             saved.setdefault((net_pass.key, precision), {})[task.first] = digest
             meter.advance(task.stop - task.first)
     return precision

@@ -74,9 +74,9 @@ class Scorer:
 
     def __init__(self, worker: Worker, job: ScoringJob) -> None:
         """Open the data. UserError if it cannot be read."""
-        root = stage(job.data)
+        root = stage(job.data, splits=(job.split,), underway=True, flag="--data")
         self._worker, self._job, self._manifest = worker, job, read_manifest(root)
-        verify(root, self._manifest)
+        verify(root, self._manifest, (job.split,))
         self._shards = Shards(root, self._manifest, job.split)
         self._precision = MixedPrecision(autocast_dtype(job.precision, worker.device), worker.device)
         if worker.device.type == "cuda":  # fp32 means IEEE arithmetic, not TF32's ten bits of mantissa

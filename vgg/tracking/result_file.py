@@ -12,7 +12,7 @@ class ResultFile:
 
     def __init__(self, context: RunContext, tracked_at: Callable[[], str | None]) -> None:
         """`tracked_at`: address of the run in MLflow, as far as it is known by then."""
-        self._folder, self._tracked_at = Folder(context.job.out), tracked_at
+        self._folder, self._tracked_at = Folder(context.job.out, "--out").underway(), tracked_at
 
     def handle(self, event: Event) -> None:
         """Write the result, if there is one."""

@@ -13,6 +13,7 @@ from pipelines.shards.reader import Shards
 from pipelines.shards.staging import DEFAULT_FOLDER, StagingOptions, stage
 from pipelines.shards.verification import verify
 from vgg.training.job import Job
+from vgg.training.plan import SPLITS
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class TrainingData:
         if layout.decode != "cpu" and worker.device.type != "cuda":
             raise UserError(f"--layout.decode {layout.decode} needs GPUs, and this worker has none")
         folder = Path(layout.stage_dir) if layout.stage_dir else DEFAULT_FOLDER
-        root = stage(StagingOptions(job.plan.data, folder, layout.stage_gb))
+        options = StagingOptions(job.plan.data, folder, layout.stage_gb)
+        root = stage(options, splits=SPLITS, underway=True, flag="--data")
         manifest = read_manifest(root)
         if manifest.digest != job.plan.manifest.digest:
             raise UserError(
@@ -40,7 +42,7 @@ class TrainingData:
                 f"{manifest.digest[:12]}, the training was started on {job.plan.manifest.digest[:12]}"
             )
         if worker.local_rank == 0:
-            verify(root, manifest)
+            verify(root, manifest, SPLITS)
         return cls(job, worker, manifest, Shards(root, manifest, "train"), Shards(root, manifest, "val"))
 
     def train_loader(self, rows: range, first_step: int) -> TrainLoader:

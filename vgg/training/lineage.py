@@ -7,8 +7,8 @@ from typing import Any
 from cli.errors import UserError
 from vgg.recipes.difference import saved_difference
 from vgg.recipes.registry import RECIPES
+from vgg.weights.checkpoint import Checkpoint
 from vgg.weights.finished import is_finished
-from vgg.weights.retention import open_checkpoint
 from vgg.weights.state import weights_sha256
 
 
@@ -27,14 +27,11 @@ class Ancestor:
     """Whether its training had come to its end by then; checkpoints of earlier versions do not say."""
 
 
-def lineage_of(start_from: str | None) -> tuple[Ancestor, ...]:
+def lineage_of(start_from: str, checkpoint: Checkpoint) -> tuple[Ancestor, ...]:
     """The net of `--model.start-from` and its own ancestors, the nearest first.
 
-    UserError where there is no checkpoint, or it is damaged.
+    UserError where the checkpoint does not say what it is of.
     """
-    if start_from is None:
-        return ()
-    checkpoint = open_checkpoint(start_from)
     digest = weights_sha256(checkpoint.model)
     try:
         return (_ancestor(digest, checkpoint.metadata, start_from), *saved_lineage(checkpoint.metadata))

@@ -56,12 +56,12 @@ def train(worker: Worker, job: Job, observers: ObserverFactory) -> Outcome:
     opened, problem = None, None
     try:
         opened = OpenedTraining.on(worker, job)
-    except UserError as error:
-        problem = str(error)
+    except (UserError, Failure) as error:
+        problem = Outcome(problem=str(error), users_mistake=isinstance(error, UserError))
     with closing(opened) if opened is not None else nullcontext():
         # A worker that cannot start must not leave the others waiting for it.
         if problem := first_problem(problem):
-            return Outcome(problem=problem, users_mistake=True)
+            return problem
         assert opened is not None
         start = broadcast(opened.start, worker.device)
         assert start is not None
@@ -236,12 +236,12 @@ class Training:
     def _diverged(self, losses: list[float]) -> str:
         first = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
         step = self.state.step - len(losses) + first + 1
-        kept = "no checkpoint had been saved before it"
-        if self.saved_step is not None:
+        kept = self._finish_writing()  # what is said to be kept is
+        if kept is None and self.saved_step is not None:
             kept = f"the checkpoint of step {self.saved_step} is kept in {self.folder.uri}"
         return (
             f"the loss became {losses[first]} at step {step}: lower --optim.lr or choose another "
-            f"--model.initialisation; {kept}"
+            f"--model.initialisation; {kept or 'no checkpoint had been saved before it'}"
         )
 
     def _tell(self, event: Event) -> None:

@@ -33,7 +33,7 @@ class OpenedTraining:
     def on(cls, worker: Worker, job: Job) -> "OpenedTraining":
         """Open everything without communicating. UserError where something does not fit."""
         data = TrainingData.open(job, worker)
-        folder = Folder(job.out)
+        folder = Folder(job.out, "--out").underway()
         net = VGG(job.plan.architecture)
         dtype = autocast_dtype(job.plan.recipe.train.precision, worker.device)
         precision = MixedPrecision(dtype, worker.device)

@@ -13,9 +13,14 @@ from vgg.recipes.difference import START_FROM, difference, flatten, with_added_s
 from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Recipe
 from vgg.training.lineage import Ancestor, lineage_of
+from vgg.training.starting_weights import START_FROM_FLAG, require_fit
+from vgg.weights.retention import open_checkpoint
 
 FREE_TO_CHANGE = {"train.epochs", "train.steps", "train.checkpoint_steps", "train.log_steps"}
 """A training may be resumed with other values of these: they do not affect the steps already made."""
+
+SPLITS = ("train", "val")
+"""What a training reads of its data set."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +43,18 @@ class TrainingPlan:
         cls, recipe_name: str, recipe: Recipe, seed: int, data: str, manifest: Manifest
     ) -> "TrainingPlan":
         """UserError where the recipe does not fit the data, the data lacks a split, or `--model.start-from`
-        names no sound checkpoint."""
+        names no sound checkpoint, or one whose weights do not fit the net."""
         architecture = recipe.architecture(len(manifest.classes))
-        for split in ("train", "val"):
+        for split in SPLITS:
             if split not in manifest.splits or not manifest.splits[split].images:
                 raise UserError(f"{data} has no images in split {split!r}; a training needs both")
         steps = recipe.total_steps(manifest.splits["train"].images)
         check_steps(steps)
-        lineage = lineage_of(recipe.model.start_from)
+        lineage: tuple[Ancestor, ...] = ()
+        if (start_from := recipe.model.start_from) is not None:
+            checkpoint = open_checkpoint(start_from, START_FROM_FLAG)
+            require_fit(architecture, recipe.model, checkpoint.model)
+            lineage = lineage_of(start_from, checkpoint)
         return cls(recipe_name, recipe, seed, data, manifest, architecture, steps, lineage)
 
     @property

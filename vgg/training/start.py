@@ -13,7 +13,7 @@ from vgg.net.precision import MixedPrecision
 from vgg.recipes.difference import START_FROM, flatten_saved
 from vgg.training.lineage import saved_lineage
 from vgg.training.plan import TrainingPlan
-from vgg.training.starting_weights import starting_weights
+from vgg.training.starting_weights import START_FROM_FLAG, starting_weights
 from vgg.weights.checkpoint import Checkpoint
 from vgg.weights.retention import open_checkpoint, read_newest
 from vgg.weights.state import weights_sha256
@@ -41,7 +41,7 @@ def choose_start(run: Folder, plan: TrainingPlan, precision: MixedPrecision, net
     if checkpoint is not None:
         _check_identity(run, checkpoint.metadata, plan, precision)
     elif plan.recipe.model.start_from is not None:
-        weights = open_checkpoint(plan.recipe.model.start_from).model
+        weights = open_checkpoint(plan.recipe.model.start_from, START_FROM_FLAG, underway=True).model
         if (digest := weights_sha256(weights)) != plan.lineage[0].weights_sha256:
             raise UserError(
                 f"--model.start-from {plan.recipe.model.start_from} holds other weights ({digest[:12]}) than "

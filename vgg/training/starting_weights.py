@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from cli.errors import UserError
+from vgg.net.architecture import Architecture
 from vgg.net.initialise import initialise
 from vgg.net.module import VGG
 from vgg.recipes.schema import Model
@@ -12,6 +13,15 @@ from vgg.recipes.schema import Model
 # Paper, section 3.1. Matched by name, since the shapes agree: conv2_1 of A reads the 64 channels that block 1
 # has in every configuration, and so on for conv3_1 and conv3_2.
 SHALLOWER_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")
+
+
+START_FROM_FLAG = "--model.start-from"
+
+
+def require_fit(architecture: Architecture, model: Model, state: Mapping[str, torch.Tensor]) -> None:
+    """UserError naming the first layer that `--model.initialisation` could not take from these weights."""
+    net = VGG(architecture).to("meta")
+    (start_from_shallower if model.initialisation == "shallower" else start_from_checkpoint)(net, state)
 
 
 def starting_weights(net: VGG, model: Model, seed: int, state: Mapping[str, torch.Tensor] | None) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from cli.errors import UserError
 from pipelines.storage.folder import Folder
 
+FORMAT = 1
 FILES = ("model.safetensors", "training.safetensors", "state.json")
 
 
@@ -36,6 +37,10 @@ class Checkpoint:
 
 class DamagedCheckpoint(UserError):
     """A checkpoint with a file that is missing, unreadable or other than it was written."""
+
+
+class NoCheckpoint(UserError):
+    """A folder without a checkpoint, or with one that was not finished."""
 
 
 def checkpoint_name(step: int) -> str:
@@ -58,11 +63,11 @@ def write_files(folder: Folder, checkpoint: Checkpoint) -> None:
     for file in files:
         _read_verified(folder, file, digests)
     manifest = {file: {"bytes": len(data), "sha256": digests[file]} for file, data in files.items()}
-    folder.write_json("manifest.json", manifest)
+    folder.write_json("manifest.json", {"format": FORMAT, **manifest})
 
 
 def read(folder: Folder) -> Checkpoint:
-    """The checkpoint in this folder. UserError if there is none, DamagedCheckpoint if it is damaged."""
+    """The checkpoint in this folder. NoCheckpoint if there is none, DamagedCheckpoint if it is damaged."""
     digests = _read_digests(folder)
     files = {name: _read_verified(folder, name, digests) for name in FILES}
     try:
@@ -70,8 +75,8 @@ def read(folder: Folder) -> Checkpoint:
         optimizer = load(files["training.safetensors"])
         losses = optimizer.pop("losses")
         return Checkpoint(metadata.pop("step"), load(files["model.safetensors"]), optimizer, losses, metadata)
-    except (ValueError, KeyError, AttributeError, SafetensorError) as error:
-        raise DamagedCheckpoint(f"{folder.uri} is no checkpoint of this project: {error!r}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        raise DamagedCheckpoint(f"{folder.described} is no checkpoint of this project: {error!r}") from error
 
 
 def read_metadata(folder: Folder) -> dict[str, Any]:
@@ -82,25 +87,29 @@ def read_metadata(folder: Folder) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, DamagedCheckpoint):
             raise
-        raise DamagedCheckpoint(f"{folder.uri}/state.json is damaged: {error!r}") from error
+        raise DamagedCheckpoint(f"{folder.described}/state.json is damaged: {error!r}") from error
 
 
 def _read_digests(folder: Folder) -> dict[str, str]:
     """File -> SHA-256, as the manifest says."""
     if not folder.exists("manifest.json"):
-        raise UserError(f"{folder.uri} holds no checkpoint (no manifest.json)")
+        raise NoCheckpoint(f"{folder.described} holds no checkpoint (no manifest.json)")
+    text = folder.read("manifest.json")
     try:
-        manifest = json.loads(folder.read("manifest.json"))
-        return {name: str(manifest[name]["sha256"]) for name in FILES}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedCheckpoint(f"{folder.uri}/manifest.json is damaged: {error!r}") from error
+        manifest = json.loads(text)
+        found = manifest.get("format", FORMAT)
+        if found == FORMAT:
+            return {name: str(manifest[name]["sha256"]) for name in FILES}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{folder.described}/manifest.json is damaged: {error!r}") from error
+    raise UserError(f"{folder.described} has format {found!r}, this version reads {FORMAT}")
 
 
 def _read_verified(folder: Folder, name: str, digests: dict[str, str]) -> bytes:
     try:
         data = folder.read(name)
     except FileNotFoundError as error:
-        raise DamagedCheckpoint(f"{folder.uri}: {name} is missing") from error
+        raise DamagedCheckpoint(f"{folder.described}: {name} is missing") from error
     if hashlib.sha256(data).hexdigest() != digests[name]:
-        raise DamagedCheckpoint(f"{folder.uri}/{name} is damaged: its SHA-256 is not the manifest's")
+        raise DamagedCheckpoint(f"{folder.described}/{name} is damaged: its SHA-256 is not the manifest's")
     return data

@@ -18,12 +18,14 @@ from typing import Any
 from cli.errors import Failure, UserError
 from cluster.processes import ProcessIdentity, start_time
 from pipelines.storage.folder import Folder
+from pipelines.storage.patience import Patience, StoreUnavailable
 
 FILE = "lease.json"
 RENEW_SECONDS = 5.0
 LAPSE_SECONDS = 30.0
 """A lease that was not renewed for so long is nobody's."""
 POLL_SECONDS = 1.0
+RELEASE_SECONDS = 20.0  # how long a finished training waits for its store to give the lease back
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ class Lease:
     """The lease of a run's folder for one attempt. The attempt's restarted processes share it."""
 
     def __init__(self, run: Folder, attempt: str) -> None:
-        self._run, self._me = run, Holder.here(attempt)
+        self._run, self._me = run.underway(), Holder.here(attempt)
+        # A renewal that waited for its store could overwrite the lease of who took it over meanwhile.
+        self._impatient = run.underway(Patience(0.0, StoreUnavailable))
         self._stopped = threading.Event()
         self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -71,7 +75,7 @@ class Lease:
                 print(f"{self._run.uri} was in use by {holder.host}, process {holder.pid}: waiting", flush=True)
                 first = False
             time.sleep(POLL_SECONDS)
-        self._write()
+        self._write(self._run)
         self._renewing.start()
 
     def check(self) -> None:
@@ -86,12 +90,16 @@ class Lease:
         self._stopped.set()
         if self._renewing.is_alive():
             self._renewing.join()
-        holder = self._read()
-        if holder is not None and holder.attempt == self._me.attempt:
-            self._run.delete_file(FILE)
-            if self._run.local is not None:
-                with suppress(OSError):  # not empty, as it is but after a mistake
-                    self._run.local.rmdir()
+        run = self._run.underway(Patience(RELEASE_SECONDS, StoreUnavailable))
+        try:
+            holder = self._read(run)
+            if holder is not None and holder.attempt == self._me.attempt:
+                run.delete_file(FILE)
+        except StoreUnavailable as error:
+            print(f"{error}: the lease was not given back, and lapses by itself", flush=True)
+        if self._run.local is not None:
+            with suppress(OSError):  # not empty, as it is but after a mistake
+                self._run.local.rmdir()
 
     def _may_take(self, holder: Holder) -> bool:
         if holder.attempt == self._me.attempt:
@@ -104,22 +112,22 @@ class Lease:
         while not self._stopped.wait(RENEW_SECONDS):
             renewals += 1
             try:
-                holder = self._read()
+                holder = self._read(self._impatient)
                 if holder is None or holder.attempt != self._me.attempt:
                     return  # `check` says so before anything is written
-                self._write(renewals)
-            except OSError:
-                continue  # the store does not answer: renewed at the next turn, or the lease lapses
+                self._write(self._impatient, renewals)
+            except StoreUnavailable:
+                continue  # renewed at the next turn, or the lease lapses
 
-    def _read(self) -> Holder | None:
+    def _read(self, run: Folder | None = None) -> Holder | None:
         """None where there is no lease, or none that can be read."""
         try:
-            found: dict[str, Any] = json.loads(self._run.read(FILE))
+            found: dict[str, Any] = json.loads((run or self._run).read(FILE))
             return Holder(**found)
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):
             return None
 
-    def _write(self, renewals: int = 0) -> None:
-        self._run.write_json(FILE, {**asdict(self._me), "renewals": renewals})
+    def _write(self, run: Folder, renewals: int = 0) -> None:
+        run.write_json(FILE, {**asdict(self._me), "renewals": renewals})

@@ -13,6 +13,7 @@ from pipelines.storage.folder import Folder
 from vgg.weights.checkpoint import (
     Checkpoint,
     DamagedCheckpoint,
+    NoCheckpoint,
     checkpoint_name,
     read,
     read_metadata,
@@ -59,8 +60,9 @@ def read_index(run: Folder) -> dict[str, str]:
     """
     if not run.exists(INDEX):
         return {}
+    text = run.read(INDEX)
     try:
-        found = json.loads(run.read(INDEX))
+        found = json.loads(text)
         index = {key: found[key] for key in ("last", "best")}
         if all(_NAME.fullmatch(name) for name in index.values()):
             return index
@@ -80,7 +82,7 @@ def read_newest(run: Folder) -> tuple[Checkpoint | None, list[str]]:
         folder = run.child(f"checkpoints/{name}")
         if not folder.exists("manifest.json"):
             if name in named:
-                skipped.append(f"{folder.uri} is missing or incomplete, and index.json names it")
+                skipped.append(f"{folder.described} is missing or incomplete, and index.json names it")
             continue  # otherwise it was interrupted while being written: nothing refers to it
         try:
             return read(folder), skipped
@@ -88,23 +90,26 @@ def read_newest(run: Folder) -> tuple[Checkpoint | None, list[str]]:
             skipped.append(str(error))
     if skipped:
         raise UserError(
-            f"no checkpoint of {run.uri} can be read ({'; '.join(skipped)}): restore one from a copy, "
+            f"no checkpoint of {run.described} can be read ({'; '.join(skipped)}): restore one from a copy, "
             "or choose another --out to train from the start"
         )
     return None, []
 
 
-def open_checkpoint(uri: str) -> Checkpoint:
+def open_checkpoint(uri: str, flag: str = "", *, underway: bool = False) -> Checkpoint:
     """The checkpoint at `uri`, which is a checkpoint's folder or a run's, whose best checkpoint is used.
 
-    UserError if it is neither, DamagedCheckpoint if it is damaged.
+    `flag`: by which the user named it; `underway`: whether a job runs already. UserError if it is neither,
+    DamagedCheckpoint if it is damaged.
     """
-    folder = Folder(uri)
+    folder = Folder(uri, flag)
+    if underway:
+        folder = folder.underway()
     if folder.exists("manifest.json"):
         return read(folder)
     index = read_index(folder)
     if not index:
-        raise UserError(f"{uri} is neither a checkpoint nor a run's folder with checkpoints")
+        raise UserError(f"{folder.described} is neither a checkpoint nor a run's folder with checkpoints")
     return read(folder.child(f"checkpoints/{index['best']}"))
 
 
@@ -113,7 +118,7 @@ def _rebuilt_index(run: Folder) -> dict[str, str]:
     for name in names(run):
         try:
             accuracy[name] = _top1(read_metadata(run.child(f"checkpoints/{name}")))
-        except UserError:  # damaged or unfinished
+        except (NoCheckpoint, DamagedCheckpoint):
             continue
     if not accuracy:
         return {}

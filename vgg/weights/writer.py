@@ -13,7 +13,7 @@ class CheckpointWriter:
 
     def __init__(self, run: Folder, still_mine: Callable[[], None] = lambda: None) -> None:
         """`still_mine`: see `vgg.weights.retention.write`."""
-        self._run, self._still_mine = run, still_mine
+        self._run, self._still_mine = run.underway(), still_mine
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 

@@ -1,0 +1,148 @@
+"""Which errors of a store may pass and which do not, and waiting for a store that is away.
+
+pyarrow tells the kinds apart only in the text of an OSError. `tests/pipelines/test_patience.py` has the texts
+of its S3 file system where a server refuses connections, is starting, answers 5xx or 429, or refuses a key.
+"""
+
+import errno
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event, Lock
+from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
+from tenacity.nap import sleep_using_event
+
+from cli.errors import Failure, UserError
+
+Value = TypeVar("Value")
+
+_MAY_PASS = re.compile(
+    r"AWS Error (NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|THROTTLING|REQUEST_TIMEOUT)"
+    r"|HTTP status (5\d\d|429|408)\b"
+)
+_UNKNOWN_HOST = re.compile(r"could not resolve host", re.IGNORECASE)
+_REFUSED_KEY = re.compile(
+    r"AWS Error (ACCESS_DENIED|SIGNATURE_DOES_NOT_MATCH|INVALID_ACCESS_KEY_ID|INVALID_SIGNATURE"
+    r"|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION_TOKEN)"
+)
+_NETWORK_ERRNOS = {
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ENOTCONN,  # what FUSE and NFS answer while their server is away
+    errno.EPIPE,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+}
+
+
+class StoreUnavailable(Failure):
+    """A store that stayed away, refused or failed while a job ran, or a disk that did."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a store that is away is waited for, and what it is if it stays away."""
+
+    seconds: float
+    raises: type[UserError] | type[Failure]
+    knows_host: bool = True
+    """Whether the host had been resolved before: then a name that cannot be resolved may pass too."""
+
+
+FIRST_CONTACT = Patience(20.0, UserError, knows_host=False)
+"""Before anything has started: an address where nothing answers is probably wrong."""
+
+UNDERWAY = Patience(600.0, StoreUnavailable)
+"""While a job runs: nobody waits at the terminal, and what was computed would be lost."""
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same call may succeed later: the store is away, overloaded or starting."""
+    if not isinstance(error, OSError):
+        return False
+    return error.errno in _NETWORK_ERRNOS or bool(_MAY_PASS.search(str(error)))
+
+
+def reason(error: OSError) -> str:
+    """What went wrong, in the system's or the store's own words, in one line."""
+    if error.errno is not None and error.strerror and "Detail:" not in error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split())
+    code = re.search(r"AWS Error ([A-Z_]+(?: \(HTTP status \d+\))?) during \w+ operation: (.*)", text)
+    if code is None:
+        return text.partition(" Detail:")[0]
+    if _REFUSED_KEY.search(text):
+        return f"access denied ({code[1]}): check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    said = code[2].partition("; Details")[0].rstrip(".")
+    return code[1] if said in ("", "No response body") else f"{code[1]}: {said}"
+
+
+def patiently(call: Callable[[], Value], patience: Patience, store: str, stopped: Event | None = None) -> Value:
+    """What `call` returns, called again for as long as its errors may pass, `patience` lasts and nothing
+    `stopped` it. Its last error is raised as it is.
+
+    `store`: how messages name it. That it is waited for is said once on stderr, and once that it is back.
+    """
+
+    def passes(error: BaseException) -> bool:
+        return may_pass(error) and (patience.knows_host or not _UNKNOWN_HOST.search(str(error)))
+
+    def give_up(state: RetryCallState) -> bool:
+        assert state.seconds_since_start is not None
+        return state.seconds_since_start >= patience.seconds or (stopped is not None and stopped.is_set())
+
+    def tell(state: RetryCallState) -> None:
+        assert state.outcome is not None
+        error = state.outcome.exception()
+        assert isinstance(error, OSError)
+        _outages.begin(store, reason(error), patience.seconds)
+
+    retrying = Retrying(
+        retry=retry_if_exception(passes),
+        wait=wait_exponential(multiplier=0.2, max=5),
+        stop=give_up,
+        before_sleep=tell,
+        sleep=time.sleep if stopped is None else sleep_using_event(stopped),
+        reraise=True,
+    )
+    try:
+        value = retrying(call)
+    except OSError as error:
+        _outages.end(store, answered=not may_pass(error))
+        raise
+    _outages.end(store)
+    return value
+
+
+class _Outages:
+    """The stores that this process waits for: of several threads, one says so."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+        self._lock = Lock()
+
+    def begin(self, store: str, why: str, seconds: float) -> None:
+        with self._lock:
+            if store in self._since:
+                return
+            self._since[store] = time.monotonic()
+        print(f"{store} does not answer ({why}): waiting up to {seconds:g} s", file=sys.stderr, flush=True)
+
+    def end(self, store: str, *, answered: bool = True) -> None:
+        if store not in self._since:  # the usual case takes no lock
+            return
+        with self._lock:
+            since = self._since.pop(store, None)
+        if since is not None and answered:
+            waited = time.monotonic() - since
+            print(f"{store} answers again after {waited:.0f} s", file=sys.stderr, flush=True)
+
+
+_outages = _Outages()
