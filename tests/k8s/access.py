@@ -143,8 +143,44 @@ def _unguarded(world: World, space: str, names: list[str] | None) -> Iterator[st
                 yield f"a forwarded port reaches {pod.where}:{port} on loopback, which asks for no login"
 
 
+def may(world: World, subject: tuple[str, str], verb: str, what: str, space: str, name: str = "") -> bool:
+    """Whether a subject has a right, as `kubectl auth can-i VERB group/resource` says."""
+    group, _, resource = what.rpartition(":")
+    return any(
+        where in ("", space)
+        and group in (rule.get("apiGroups") or [""])
+        and resource in (rule.get("resources") or [])
+        and verb in rule["verbs"]
+        and (not rule.get("resourceNames") or name in rule["resourceNames"])
+        for where, rule, _ in rules_of(world.objects, subject)
+    )
+
+
+def _lacking(world: World) -> Iterator[str]:
+    """What a researcher must be able to do, by docs/kubernetes.md, and may not."""
+    who = ("Group", "vgg-researchers")
+    needs = [(verb, "ray.io:rayjobs", "vgg", "") for verb in ("create", "get", "watch", "patch", "delete")]
+    needs += [("patch", "ray.io:rayclusters", "vgg", ""), ("create", "batch:jobs", "vgg", "")]
+    needs += [("create", "policy:poddisruptionbudgets", "vgg", ""), ("get", "pods/log", "vgg", "")]
+    needs += [
+        ("create", "pods/portforward", "vgg", ""),
+        ("get", "pods", "vgg", ""),
+        ("list", "services", "vgg", ""),
+    ]
+    needs += [("get", "secrets", "vgg", name) for name in ("ray-token", "mlflow-login")]
+    needs += [
+        ("get", "pods", "vgg-services", "mlflow-0"),
+        ("create", "pods/portforward", "vgg-services", "mlflow-0"),
+    ]
+    for verb, what, space, name in needs:
+        if not may(world, who, verb, what, space, name):
+            yield f"Group vgg-researchers may not {verb} {what} {name} in {space} (RoleBinding or Role rules)"
+
+
 def problems(world: World) -> Iterator[str]:
-    """What somebody reaches beyond what trainings need, and bindings to everybody."""
+    """What somebody reaches beyond what trainings need, what researchers lack, and bindings to everybody."""
+    if any(o["kind"] == "RoleBinding" for o in world.objects):
+        yield from _lacking(world)
     ours = {
         (pod.namespace, name)
         for pod in built(world.objects)
@@ -156,6 +192,9 @@ def problems(world: World) -> Iterator[str]:
     for o in world.objects:
         if o["kind"] not in ("RoleBinding", "ClusterRoleBinding"):
             continue
+        reference = (o["roleRef"]["kind"], o["roleRef"]["name"])
+        if reference not in {(each["kind"], each["metadata"]["name"]) for each in world.objects}:
+            yield f"{label(o)}: roleRef {'/'.join(reference)} is not among the objects"
         if o["kind"] == "ClusterRoleBinding":
             yield f"{label(o)}: roleRef holds in every namespace"
         for each in o.get("subjects") or []:

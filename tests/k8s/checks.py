@@ -11,7 +11,7 @@ from pathlib import Path
 
 import kubernetes_validate
 
-from tests.k8s import access, conversations, isolation, kuberay, lifecycle, logins, placement
+from tests.k8s import access, conversations, isolation, kuberay, lifecycle, logins, placement, volumes
 from tests.k8s.built import built
 from tests.k8s.manifests import Object, cluster_spec, containers, label, load, pods, templates
 from tests.k8s.pod import habits, pod_security, references
@@ -81,6 +81,8 @@ def _whole(
     yield from access.problems(world)
     yield from logins.problems(world)
     yield from lifecycle.problems(world)
+    yield from volumes.problems(world)
+    yield from _ranks(objects)
     for o in objects:
         if o["kind"] == "RayJob":
             yield from lifecycle.layout_problems(o)
@@ -143,6 +145,8 @@ def _ray(o: Object) -> Iterator[str]:
     head = spec["headGroupSpec"]
     if head.get("rayStartParams", {}).get("num-cpus") != "0":
         yield f"{label(o)}: workers may be placed on the head"
+    if head.get("serviceType", "ClusterIP") != "ClusterIP" or head.get("enableIngress"):
+        yield f"{label(o)}: headGroupSpec.serviceType or enableIngress exposes the head outside the cluster"
     ports = {p["containerPort"] for p in head["template"]["spec"]["containers"][0].get("ports") or []}
     if not ports >= CLOSED_PORTS:
         yield f"{label(o)}: the head does not name ports {CLOSED_PORTS - ports}"
@@ -166,6 +170,25 @@ def _ray(o: Object) -> Iterator[str]:
         mounts = {mount["mountPath"] for mount in first.get("volumeMounts") or []}
         if not {"/tmp", "/data"} <= mounts:
             yield f"{where}: lost mounts, has {sorted(mounts)}"
+
+
+def _ranks(objects: list[Object]) -> Iterator[str]:
+    """Servers rank above trainings, and trainings never displace each other."""
+    ranks = {o["metadata"]["name"]: o for o in objects if o["kind"] == "PriorityClass"}
+    if not ranks:
+        return
+    servers, trainings = ranks.get("vgg-services", {}), ranks.get("vgg-training", {})
+    if not servers.get("value", 0) > trainings.get("value", 0) >= 0:
+        yield "PriorityClass/vgg-training: its value is not below that of vgg-services"
+    if trainings.get("preemptionPolicy") != "Never":
+        yield "PriorityClass/vgg-training: preemptionPolicy is not Never: trainings displace each other"
+    for name, o in ranks.items():
+        if o.get("globalDefault"):
+            yield f"PriorityClass/{name}: globalDefault ranks every Pod of the cluster"
+    for where, pod in pods(objects):
+        wanted = "vgg-training" if pod["metadata"]["namespace"] == "vgg" else "vgg-services"
+        if pod["spec"].get("priorityClassName") != wanted:
+            yield f"{where}: priorityClassName {pod['spec'].get('priorityClassName')} is not {wanted}"
 
 
 def _selectors(objects: list[Object], everything: list[Object]) -> Iterator[str]:

@@ -28,6 +28,8 @@ OPERATOR = End(
     {"app.kubernetes.io/name": "kuberay", "app.kubernetes.io/component": "kuberay-operator"},
 )
 """As `ray-operator/config/manager/manager.yaml` labels it, in the namespace of k8s/operator."""
+PROMETHEUS = End("Prometheus", "monitoring", {"app.kubernetes.io/name": "prometheus"})
+"""Where components/monitoring expects it."""
 DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "postgres": 5432}
 ADDRESS = re.compile(r"\b(https?|postgres(?:ql)?)://(?:[^@/\s\"']*@)?([\w.-]+)(?::(\w+))?")
 NOT_TARGETS = {"MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"}
@@ -104,6 +106,7 @@ def problems(world: World, outside: dict[str, str]) -> Iterator[str]:
     """Conversations that cannot take place. `outside`: name -> address of what is not in the cluster."""
     policies = [o for o in world.objects if o["kind"] == "NetworkPolicy"]
     everything = built(world.objects)
+    yield from _monitored(world, policies, everything)
     for c in conversations(world):
         who = c.source if isinstance(c.source, End) else end(c.source)
         about = f"{who.name}: {c.host}:{c.port} ({c.why})"
@@ -119,6 +122,24 @@ def problems(world: World, outside: dict[str, str]) -> Iterator[str]:
             continue
         yield from (f"{about}: {text}" for text in _unreached(world, service, c, who, everything, policies))
         yield from (f"{about}: {text}" for text in _refused(world, service, c, everything))
+
+
+def _monitored(world: World, policies: list[Object], everything: list[Built]) -> Iterator[str]:
+    """Prometheus, at the ports that a PodMonitor names."""
+    for monitor in (o for o in world.objects if o["kind"] == "PodMonitor"):
+        space, selector = monitor["metadata"].get("namespace"), monitor["spec"]["selector"]
+        chosen = [p for p in everything if p.namespace == space and matches(selector, p.labels)]
+        if not chosen:
+            yield f"{label(monitor)} selects no Pod: spec.selector {selector}"
+        for pod in chosen:
+            for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+                number = end(pod).ports.get(endpoint.get("port", ""))
+                if number is None or number not in programs.listeners(world, pod):
+                    yield f"{label(monitor)}: {pod.where} has no port {endpoint.get('port')} that answers"
+                    continue
+                text = blocked(policies, PROMETHEUS, end(pod), number)
+                if text:
+                    yield f"{label(monitor)}: port {number} of {pod.where} is not allowed by {text}"
 
 
 def _unresolved(pod: Built, policies: list[Object]) -> Iterator[str]:

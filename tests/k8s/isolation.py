@@ -9,13 +9,21 @@ from collections.abc import Iterator
 
 from tests.k8s import programs
 from tests.k8s.built import Built, built
-from tests.k8s.conversations import OPERATOR, RESOLVERS, Conversation, backends, conversations, end, service_of
+from tests.k8s.conversations import (
+    OPERATOR,
+    PROMETHEUS,
+    RESOLVERS,
+    Conversation,
+    backends,
+    conversations,
+    end,
+    service_of,
+)
 from tests.k8s.manifests import Object, label
 from tests.k8s.policies import End, allowed, matches, selecting
 from tests.k8s.programs import World
 
 TRAININGS = "vgg"
-PROMETHEUS = End("Prometheus", "monitoring", {"app.kubernetes.io/name": "prometheus"})
 OFFERED = {"ray-client": {8265, 10001}, "mlflow-client": {5000}}
 """Roles (label vgg/role) for Pods that a user may bring, and the ports that they are meant to reach."""
 METADATA = (
@@ -173,12 +181,10 @@ def _wanted(
 
 def _listens_in_vain(world: World, pod: Built) -> Iterator[str]:
     """Ports that answer to other Pods and are not named, and named ports at which nobody listens."""
-    if pod.ray is not None:
-        return
     named = {int(p["containerPort"]) for c in pod.pod["spec"]["containers"] for p in c.get("ports") or []}
     listening = programs.listeners(world, pod)
     for port, host in listening.items():
-        if programs.is_open(host) and port not in named:
+        if programs.is_open(host) and port not in named and pod.ray is None:
             where = f"{port} on every interface ({host or 'all'})"
             yield f"{pod.where} listens at {where}, which is none of its ports"
     for port in named - listening.keys():

@@ -52,6 +52,9 @@ def _server(world: World, pod: Built, container: Object, env: dict[str, str]) ->
         for variable in ("MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY"):
             if not env.get(variable):
                 yield f"{variable} is not set: the server takes a default that everybody knows"
+        origins = env.get("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "").split(",")
+        if "http://localhost:5000" not in origins or any("*" in origin for origin in origins):
+            yield f"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS {origins}, not the forwarded port's"
     if name == "postgres":
         if "--auth-host=scram-sha-256" not in env.get("POSTGRES_INITDB_ARGS", "").split():
             yield f"POSTGRES_INITDB_ARGS {env.get('POSTGRES_INITDB_ARGS')!r}: no --auth-host=scram-sha-256"

@@ -24,6 +24,11 @@ def problems(world: World, pod: Built, container: Object) -> Iterator[str]:
                 yield f"has no {kind}"
             continue
         yield from (f"{kind} {text}" for text in _asks(world, pod, container, probe))
+        if (
+            probe.get("initialDelaySeconds", 0) > STARTUP_SECONDS
+            or probe.get("periodSeconds", 10) > STARTUP_SECONDS
+        ):
+            yield f"{kind} begins or repeats late (initialDelaySeconds, periodSeconds)"
         seconds = probe.get("periodSeconds", 10) * probe.get("failureThreshold", 3)
         if kind == "startupProbe" and seconds < STARTUP_SECONDS:
             yield (

@@ -104,7 +104,7 @@ class Stack:
         return process
 
     def run(
-        self, name: str, command: list[str], env: dict[str, str], user: str = "root", seconds: float = 300
+        self, name: str, command: list[str], env: dict[str, str], user: str = "root", seconds: float = 900
     ) -> str:
         """Run a process to its end; what it said. AssertionError with that where it fails."""
         code = self.start(name, command, env, user).wait(timeout=seconds)

@@ -221,6 +221,15 @@ def test_components(tmp_path, findings):
     assert needed.keys() <= quota.keys()
     assert all(amount <= quota[name] for name, amount in needed.items())
 
+    (group,) = find(platform, "PrometheusRule")["spec"]["groups"]
+    exported = {"ray_train_controller_state", "ray_node_gpus_utilization", "kuberay_job_deployment_status"}
+    exported |= {"kube_statefulset_status_replicas_ready", "kube_cronjob_status_last_successful_time"}
+    for rule in group["rules"]:
+        used = set(re.findall(r"\b(?:ray|kube|kuberay)_[a-z_]+(?=\{)|ray_node_\w+", rule["expr"]))
+        assert used, rule["alert"]
+        assert used <= exported, rule["alert"]
+        assert rule["annotations"]["summary"]
+
     dashboard = json.loads(find(platform, "ConfigMap", "vgg-dashboard")["data"]["vgg-dashboard.json"])
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"]) > 10
 
