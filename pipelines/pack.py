@@ -28,6 +28,9 @@ from pipelines.storage.folder import Folder
 
 MAX_SKIPPED_SHOWN = 20
 
+FEW_VALIDATION_IMAGES = 20
+"""With fewer, one image is more than 5 % of the accuracy."""
+
 
 def pack(options: PackOptions) -> Manifest:
     """Pack a data set.
@@ -78,6 +81,12 @@ def _report(manifest: Manifest, options: PackOptions) -> None:
     sizes = ", ".join(f"{split.images:,} {name}" for name, split in manifest.splits.items())
     console.print(f"packed {manifest.source}: {sizes} images of {len(manifest.classes)} classes", markup=False)
     mean_rgb = ", ".join(f"{value:.1f}" for value in manifest.mean_rgb)
+    if (images := manifest.splits["val"].images) < FEW_VALIDATION_IMAGES:
+        console.print(
+            f"  warning: of {images} validation images each is {1 / images:.0%} of the accuracy: a difference "
+            "of a few says nothing; add images, or raise --val-share",
+            markup=False,
+        )
     console.print(f"  in {options.out}, mean RGB {mean_rgb}", markup=False)
     if manifest.segments is not None:
         kept = ", ".join(f"{count:,} {reason}" for reason, count in sorted(manifest.segments.kept.items()))

@@ -41,6 +41,8 @@ def pack_to(out: Folder, options: PackOptions, spool: Path | None, run: RunTasks
     for split in ("train", "val"):
         if not source.counts.get(split):
             raise UserError(f"{options.source} has no images for the split {split}")
+    if source.split_note:
+        print(source.split_note, flush=True)
     if out.local is None:
         manifest = _write(source, out, options, run)
         out.delete(NOTES)

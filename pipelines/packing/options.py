@@ -18,7 +18,7 @@ class PackOptions:
     classes: tuple[str, ...] = ()
     """Pack only these classes, or, if it is one number N, the first N."""
     val_share: float = 0.1
-    """Share of the images held out for validation if the source has no splits."""
+    """Share of each class's images held out for validation if the source has no splits: at least one of two."""
     shard_mb: int = 64
     """Size of a shard in MB; each is packed by one process."""
     workers: int | None = None

@@ -1,7 +1,8 @@
-"""Folders of images: SPLIT/CLASS/image, or CLASS/image of which a share is held out for validation."""
+"""Folders of images: SPLIT/CLASS/image, or CLASS/image of which a share of each class is held out."""
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from cli.errors import UserError
 from pipelines.shards.manifest import SkippedFile
 from pipelines.sources.boxes import FOLDERS, Boxes
 from pipelines.sources.selection import select_classes
-from pipelines.sources.source import FileSlice, Source, SourceFile
+from pipelines.sources.source import IMAGE_SUFFIXES, FileSlice, Source, SourceFile
 
 
 def split_folders_source(path: Path, folders: list[Path], classes: Sequence[str]) -> Source:
@@ -46,10 +47,7 @@ def split_folders_source(path: Path, folders: list[Path], classes: Sequence[str]
 
 
 def class_folders_source(path: Path, folders: list[Path], classes: Sequence[str], val_share: float) -> Source:
-    """CLASS/image; `val_share` of the images, picked by the hash of their names, are held out.
-
-    UserError if that leaves a class without training images.
-    """
+    """CLASS/image; `val_share` of the images of each class are held out, see `held_out`."""
     if not 0 < val_share < 1:
         raise UserError(f"--val-share {val_share} must lie between 0 and 1")
     available = _class_folders(path)
@@ -58,24 +56,43 @@ def class_folders_source(path: Path, folders: list[Path], classes: Sequence[str]
     by_split: dict[str, list[SourceFile]] = {"train": [], "val": []}
     skipped = []
     for label in selected:
-        before = len(by_split["train"])
-        for file in available[label]:
-            key = str(file.relative_to(path))
-            digest = hashlib.sha256(os.fsencode(key)).digest()
-            split = "val" if int.from_bytes(digest[:8], "big") < val_share * 2**64 else "train"
-            if file.is_file():
-                by_split[split].append(
-                    SourceFile(split, key, label, FileSlice.whole(file), boxes.for_image(file.stem))
-                )
-            else:
-                skipped.append(_not_a_file(split, key))
-        if len(by_split["train"]) == before:
-            raise UserError(
-                f"class {label}: all of its {len(available[label])} files are held out for validation: "
-                "give it more images, or lower --val-share"
+        files = {str(file.relative_to(path)): file for file in available[label]}
+        there = {key: file for key, file in files.items() if file.is_file()}
+        skipped += [_not_a_file("train", key) for key in files if key not in there]
+        validation = held_out(list(there), val_share)
+        for key, file in there.items():
+            split = "val" if key in validation else "train"
+            by_split[split].append(
+                SourceFile(split, key, label, FileSlice.whole(file), boxes.for_image(file.stem))
             )
-    files = by_split["train"] + by_split["val"]
-    return Source(f"image folder {path.name}", selected, {}, files, skipped + boxes.skipped)
+    note = _held_out_note(by_split, selected, val_share)
+    files_in_order = by_split["train"] + by_split["val"]
+    return Source(
+        f"image folder {path.name}", selected, {}, files_in_order, skipped + boxes.skipped, split_note=note
+    )
+
+
+def held_out(keys: Sequence[str], share: float) -> set[str]:
+    """The files of one class that are held out for validation: of its images so many as `share` says, rounded,
+    at least one and at most all but one; none of a single one.
+
+    Those whose names have the smallest hashes, so that the choice does not depend on order or other classes.
+    """
+    images = [key for key in keys if key.lower().endswith(IMAGE_SUFFIXES)] or list(keys)
+    count = min(max(round(share * len(images)), 1), len(images) - 1)
+    by_hash = sorted(images, key=lambda key: hashlib.sha256(os.fsencode(key)).digest())
+    return set(by_hash[: max(count, 0)])
+
+
+def _held_out_note(by_split: dict[str, list[SourceFile]], classes: list[str], share: float) -> str:
+    counts = {split: Counter(file.label for file in files) for split, files in by_split.items()}
+    fewest, most = (choose(counts["val"][label] for label in classes) for choose in (min, max))
+    each = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    total = sum(map(len, by_split.values()))
+    return (
+        f"held out for validation: {len(by_split['val']):,} of {total:,} files, {share:.0%} of each class "
+        f"({each} a class), chosen by their names (--val-share)"
+    )
 
 
 def _class_folders(folder: Path) -> dict[str, list[Path]]:

@@ -14,10 +14,8 @@ from pipelines.sources.boxes import FOLDERS
 from pipelines.sources.digits import digits_source
 from pipelines.sources.ilsvrc import ilsvrc_source
 from pipelines.sources.image_folder import class_folders_source, split_folders_source
-from pipelines.sources.source import Source
+from pipelines.sources.source import IMAGE_SUFFIXES, Source
 from pipelines.sources.tiny_imagenet import ARCHIVES, tiny_imagenet_archive, tiny_imagenet_folder
-
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 def open_source(
@@ -26,8 +24,8 @@ def open_source(
     """Open `digits`, an archive of Tiny ImageNet, or a folder of one of the four known layouts.
 
     `classes`: identifiers of the classes to pack, or one number N for the first N; empty for all. `val_share`:
-    share of the images held out if the source has no splits. `spool`: file that a compressed archive is
-    decompressed to; by default a temporary one, deleted with the source. UserError if the source is missing,
+    share of each class's images held out if the source has no splits. `spool`: file that a compressed archive
+    is decompressed to; by default a temporary one, deleted with the source. UserError if the source is missing,
     empty, or of no known layout or of several.
     """
     if spool is not None or not Path(name).is_file():

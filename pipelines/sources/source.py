@@ -7,6 +7,9 @@ from pathlib import Path
 
 from pipelines.shards.manifest import SkippedFile
 
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+"""Of files that are taken for images before they are decoded, in lower case."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileSlice:
@@ -78,6 +81,8 @@ class Source:
     """In an order that depends on the source alone."""
     skipped: list[SkippedFile] = field(default_factory=list)
     """Files of the source that are not packed."""
+    split_note: str = ""
+    """How the files were divided into splits, where the source does not say it itself."""
 
     @cached_property
     def counts(self) -> dict[str, int]:

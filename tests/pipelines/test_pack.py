@@ -232,6 +232,22 @@ def test_bad_files_are_skipped_with_their_reason(tmp_path, capsys, monkeypatch):
     assert all(f"{key}: {reason}" in told for key, reason in reasons.items())
 
 
+@pytest.mark.parametrize("images", [18, 20])
+def test_what_is_held_out_is_told_with_a_warning_where_it_is_little(tmp_path, capsys, monkeypatch, images):
+    data = encoded(picture(0))
+    lay(tmp_path / "source", {f"{label}/{i}.jpg": data for label in "ab" for i in range(images)})
+    out = tmp_path / "out"
+    monkeypatch.setattr(
+        sys, "argv", ["pack", f"{tmp_path}/source", str(out), "--workers", "1", "--val-share", "0.5"]
+    )
+    main()
+    told = capsys.readouterr().out
+    held = 2 * round(images / 2)
+    assert f"held out for validation: {held} of {2 * images} files, 50% of each class" in told
+    assert read_manifest(out).splits["val"].images == held
+    assert ("warning: of 18 validation images each is 6% of the accuracy" in told) == (images == 18)
+
+
 def test_a_class_of_bad_files_only(tmp_path):
     source = folder(tmp_path / "source")
     for file in (source / "train" / "b").iterdir():

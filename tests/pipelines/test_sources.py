@@ -83,15 +83,33 @@ def test_further_splits_are_kept(tmp_path):
     assert ("test_night", "test_night/b/1.jpg", "b", b"n") in rows(source)
 
 
-def test_held_out_images_depend_on_their_names_alone(tmp_path):
+def splits_of(source):
+    return {file.key: file.split for file in source.files}
+
+
+def test_held_out_images_depend_on_the_names_of_their_class_alone(tmp_path):
     files = {f"{label}/{i}.jpg": b"x" for label in "ab" for i in range(200)}
-    first = {file.key: file.split for file in open_source(str(lay(tmp_path, files))).files}
-    assert 20 <= Counter(first.values())["val"] <= 60
-    lay(tmp_path, {f"a/more-{i}.jpg": b"x" for i in range(50)})
-    second = {file.key: file.split for file in open_source(str(tmp_path)).files}
-    assert {key: second[key] for key in first} == first
-    half = Counter(file.split for file in open_source(str(tmp_path), val_share=0.5).files)
-    assert 180 <= half["val"] <= 270
+    first = splits_of(open_source(str(lay(tmp_path, files))))
+    assert splits_of(open_source(str(tmp_path))) == first
+    lay(tmp_path, {f"a/more-{i}.jpg": b"x" for i in range(50)} | {f"c/{i}.jpg": b"x" for i in range(9)})
+    second = splits_of(open_source(str(tmp_path)))
+    assert all(second[key] == split for key, split in first.items() if key[0] == "b")
+    assert Counter(key[0] for key, split in second.items() if split == "val") == {"a": 25, "b": 20, "c": 1}
+
+
+@pytest.mark.parametrize(
+    ("images", "share", "expected"),
+    [(1, 0.5, 0), (2, 0.1, 1), (2, 0.9, 1), (3, 0.9, 2), (9, 0.1, 1), (15, 0.1, 2), (40, 0.25, 10)],
+)
+def test_each_class_gives_its_share(tmp_path, images, share, expected):
+    """At least one image and never all of them, as long as there are two."""
+    files = {f"a/{i}.png": b"x" for i in range(images)} | {f"b/{i}.png": b"x" for i in range(20)}
+    lay(tmp_path, files | {"a/thumbs.db": b"no image", "a/notes.txt": b"none either"})
+    source = open_source(str(tmp_path), val_share=share)
+    held_out = [key for key, split in splits_of(source).items() if split == "val"]
+    assert len([key for key in held_out if key[0] == "a"]) == expected
+    assert all(key.endswith(".png") for key in held_out)
+    assert f"{share:.0%} of each class" in source.split_note
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, float("nan")])
@@ -291,12 +309,6 @@ def test_broken_links_and_special_files_are_told(tmp_path):
         ("train", f"train/{key}", "a broken link or a special file") for key in ("a/gone.jpg", "b/pipe.jpg")
     }
     assert {key: data for _, key, _, data in rows(source)} == SPLITS
-
-
-def test_a_class_that_is_held_out_altogether(tmp_path):
-    lay(tmp_path, {f"a/{i}.jpg": b"x" for i in range(200)} | {"b/1.jpg": b"x"})
-    with pytest.raises(UserError, match=r"class b: all of its 1 files are held out.*--val-share"):
-        open_source(str(tmp_path), val_share=0.9)
 
 
 def annotation(*edges):
