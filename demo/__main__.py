@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
@@ -39,8 +39,8 @@ class Demo:
 
     data: str = "digits"
     """SOURCE of pipelines.pack: the embedded `digits`, or a folder of images."""
-    recipe: str = "digits"
-    """Recipe to train."""
+    recipe: str = ""
+    """Recipe to train. Default: `digits` for the digits, `photos` for a folder."""
     workers: int = 2
     """Data-parallel workers, one CPU each."""
     folder: Path = ROOT / ".demo"
@@ -63,6 +63,7 @@ def main() -> None:
 def demo(options: Demo, folder: Path) -> None:
     """All steps in order; the servers keep running."""
     started = time.monotonic()
+    options = replace(options, recipe=options.recipe or ("digits" if options.data == "digits" else "photos"))
     data = folder / "data" / re.sub(r"\W+", "-", options.data).strip("-")
     if not (data / "manifest.json").is_file():
         run([PYTHON, "-m", "pipelines.pack", options.data, str(data)])
@@ -79,8 +80,9 @@ def demo(options: Demo, folder: Path) -> None:
     best = result["best"]
     console.print(
         Panel(
-            f"best validation accuracy  [bold]{best['top1']:.2%}[/] after {best['step']} of "
-            f"{result['steps']} steps\n"
+            f"best validation accuracy  [bold]{best['top1']:.2%}[/] of {best['seen']} images after "
+            f"{best['step']} of {result['steps']} steps\n"
+            f"largest class alone       {best['majority']:.2%}\n"
             f"speed                     {result['images_per_s']:,.0f} images/s, "
             f"{result['data_wait_share']:.0%} of the time waiting for data\n"
             f"total time                {time.monotonic() - started:.0f} s",

@@ -33,6 +33,7 @@ from vgg.training.dry_run import print_plan, print_recipe
 from vgg.training.job import Job, Outcome
 from vgg.training.plan import SPLITS, TrainingPlan
 from vgg.training.run_folder import claimed_folder
+from vgg.training.validation import describe
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def print_outcome(outcome: Outcome, out: str) -> None:
     assert outcome.result is not None
     best = outcome.result["best"]
     print(
-        f"best validation: top-1 {best['top1']:.2%}, top-5 {best['top5']:.2%} after {best['step']:,} of "
+        f"best validation: {describe(best, outcome.result['classes'])}; after {best['step']:,} of "
         f"{outcome.result['steps']:,} steps; {out}/result.json"
     )
 

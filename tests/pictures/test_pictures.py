@@ -52,6 +52,12 @@ def test_curves_show_what_was_measured():
     assert [np.asarray(line.get_xdata())[0] for line in right.lines if line.get_linestyle() == ":"] == [3]
 
 
+def test_no_top_5_of_five_classes_or_fewer():
+    few = [{**validation(step, 0.5, 0.01), "top5": None} for step in (1, 2)]
+    drawn = [line.get_label() for line in training_curves([1.0, 0.9], few).axes[1].lines]
+    assert drawn == ["top-1"]
+
+
 def test_smoothing_is_the_mean_of_the_last_steps():
     losses = np.random.default_rng(0).normal(3, 1, 200)
     smooth = training_curves(losses.tolist(), []).axes[0].lines[1]

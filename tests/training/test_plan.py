@@ -1,14 +1,16 @@
 """A recipe resolved against its data."""
 
 from dataclasses import asdict, replace
+from itertools import pairwise
 
 import pytest
 
 from cli.errors import UserError
-from pipelines.shards.manifest import read_manifest
+from pipelines.shards.manifest import Manifest, ShardInfo, Split, read_manifest
 from vgg.recipes.difference import ADDED_SETTINGS, saved_difference
 from vgg.recipes.registry import RECIPES
 from vgg.training.plan import TrainingPlan
+from vgg.training.schedule import PlateauState, update_plateau
 
 RECIPE = RECIPES["digits"][1]
 
@@ -24,6 +26,38 @@ def test_steps_and_epochs_follow_from_the_data(digits):
     assert (plan.train_images, plan.val_images, plan.total_steps) == (1433, 364, 168)
     assert plan.epochs(6) == pytest.approx(6 * 256 / 1433)
     assert [plan.completed_epochs(step) for step in (0, 5, 6, 11, 12)] == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("updates", "steps"),
+    [
+        (1, [6, 12, 17, 23, 28]),  # passes of 5.6 updates end there
+        (5, [6, 12, 17, 23, 28]),
+        (6, [12, 23]),  # a pass is shorter
+        (12, [17]),  # so are two
+        (30, []),  # six passes end with update 34
+    ],
+)
+def test_validations_lie_at_least_so_many_updates_apart(digits, updates, steps):
+    plan = resolve(digits, replace(RECIPE, train=replace(RECIPE.train, validation_steps=updates)))
+    assert [step for step in range(1, 31) if plan.validation_is_due(step)] == steps
+
+
+def test_photos_validates_and_drops_in_updates_whatever_the_passes():
+    """Of 108 images a pass is 1.7 updates: validations lie 25 apart, and the rate does not drop before 100."""
+    recipe = RECIPES["photos"][1]
+    splits = {"train": Split((ShardInfo("a", 108, 1, ""),)), "val": Split((ShardInfo("b", 12, 1, ""),))}
+    manifest = Manifest(1, "photos", ("a", "b"), ("a", "b"), splits, (0.0,) * 3, ((0.0,) * 3,) * 3, ())
+    plan = TrainingPlan.resolve("photos", recipe, 0, "data", manifest)
+    due = [step for step in range(1, plan.total_steps + 1) if plan.validation_is_due(step)]
+    assert min(later - earlier for earlier, later in pairwise([0, *due])) >= 25
+    state, drops = PlateauState(), []
+    for step in due:
+        before = state.drops
+        state = update_plateau(state, 0.5, step, recipe.schedule)
+        drops += [step] * (state.drops - before)
+    assert drops[0] >= 100
+    assert min(later - earlier for earlier, later in pairwise(drops)) >= 100
 
 
 def test_identity_is_of_data_seed_and_every_setting(digits):
@@ -69,7 +103,7 @@ class TestEarlierVersions:
     def test_an_unmodified_recipe_stays_unmodified(self):
         for _, recipe in RECIPES.values():
             saved = asdict(recipe)
-            del saved["schedule"]["patience_steps"]
+            del saved["schedule"]["patience_steps"], saved["train"]["validation_steps"]
             assert saved_difference(saved, asdict(recipe)) == {}
 
     def test_a_setting_that_was_always_there_must_be_there(self):

@@ -51,6 +51,8 @@ def _draw_errors(axes: Axes, validations: Sequence[dict[str, Any]]) -> None:
         return
     at = [v["step"] for v in validations]
     for key, label, colour in (("top1", "top-1", BLUE), ("top5", "top-5", ORANGE)):
+        if any(v[key] is None for v in validations):  # top-5 of five classes or fewer
+            continue
         errors = [100 * (1 - v[key]) for v in validations]
         axes.plot(at, errors, color=colour, label=label, marker="o", markersize=3)
     for before, after in pairwise(validations):

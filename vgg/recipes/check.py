@@ -68,5 +68,7 @@ def _check_length(train: Train) -> None:
     require(0 < train.epochs <= 1e6, "--train.epochs", "positive, and at most a million")
     limited = train.steps is None or 1 <= train.steps <= MAX_STEPS
     require(limited, "--train.steps", f"at least 1, and at most {MAX_STEPS:,}")
+    apart = 1 <= train.validation_steps <= MAX_STEPS
+    require(apart, "--train.validation-steps", f"at least 1, and at most {MAX_STEPS:,}")
     require(train.checkpoint_steps >= 1, "--train.checkpoint-steps", "at least 1")
     require(train.log_steps >= 1, "--train.log-steps", "at least 1")

@@ -97,6 +97,9 @@ class Train:
     """Use only deterministic GPU kernels, so that a resumed run is bit-identical on a GPU too."""
     compile: bool = False
     """Compile the net with torch.compile."""
+    validation_steps: int = 1
+    """Updates between validations, at least: they come at the end of a pass over the training set, of every
+    second pass or later where one is shorter, and at the end of the training."""
     checkpoint_steps: int = 2000
     """Updates between checkpoints; every validation saves one too."""
     log_steps: int = 20

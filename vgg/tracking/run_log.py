@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from vgg.training.events import Event, RunContext, Started, StepsDone, Validated
+from vgg.training.validation import describe
 
 
 class RunLog:
@@ -18,11 +19,9 @@ class RunLog:
                 self._print_start()
             case StepsDone():
                 self._print_steps(event)
-            case Validated(step, scores):
-                print_line(
-                    f"validation at step {step:,}: top-1 {scores.top1_accuracy:.2%}, "
-                    f"top-5 {scores.top5_accuracy:.2%}, loss {scores.loss:.4f} on {scores.seen:,} images"
-                )
+            case Validated(step):
+                line = describe(event.validations[-1], self._plan.manifest.class_names)
+                print_line(f"validation at step {step:,}: {line}")
 
     def _print_start(self) -> None:
         context, plan = self._context, self._plan

@@ -68,11 +68,12 @@ class TrainingRun:
         points = {
             "val/loss": event.scores.loss,
             "val/top1_accuracy": event.scores.top1_accuracy,
-            "val/top5_accuracy": event.scores.top5_accuracy,
             "val/top1_error": 100 * (1 - event.scores.top1_accuracy),
-            "val/top5_error": 100 * (1 - event.scores.top5_accuracy),
+            "val/majority_share": event.scores.majority_share,
             "schedule/drops": float(event.drops),
         }
+        if (top5_accuracy := event.scores.top5_accuracy) is not None:
+            points |= {"val/top5_accuracy": top5_accuracy, "val/top5_error": 100 * (1 - top5_accuracy)}
         self._tracker.metrics(event.step, points)
 
     def _track_end(self, result: dict[str, Any] | None, problem: str | None) -> None:
@@ -82,7 +83,8 @@ class TrainingRun:
             tracker.text("result.json", json.dumps({**result, **made_with, "tracked_at": self.url}))
             if (best := result["best"]) is not None:
                 saved = retention.open_checkpoint(job.out)
-                metrics = {"val/top1_accuracy": best["top1"], "val/top5_accuracy": best["top5"]}
+                scores = {"val/top1_accuracy": best["top1"], "val/top5_accuracy": best["top5"]}
+                metrics = {key: value for key, value in scores.items() if value is not None}
                 metadata = model_metadata(self._plan.architecture, saved.metadata)
                 tracker.model(saved.model, metadata, best["step"], metrics)
         if problem is not None:

@@ -5,7 +5,7 @@
     for each step:
         this worker's rows of the batch -> one update
         every log_steps: sum the losses over workers, tell the observers
-        every epoch: validate, adjust the learning rate, save a checkpoint, maybe stop
+        every epoch or few: validate, adjust the learning rate, save a checkpoint, maybe stop
     tell the observers the result
 
 Shapes: b rows of the global batch on this worker, F hidden units, L leaves of the batch.
@@ -168,18 +168,14 @@ class Training:
     def _is_due(self, every: int) -> bool:
         return self.state.step % every == 0
 
-    def _ends_epoch(self) -> bool:
-        """Whether the last update completed a pass over the training split."""
-        return self.plan.completed_epochs(self.state.step) > self.plan.completed_epochs(self.state.step - 1)
-
     def _validates(self) -> bool:
-        return self._ends_epoch() or self.state.step == self.plan.total_steps
+        return self.plan.validation_is_due(self.state.step) or self.state.step == self.plan.total_steps
 
     def _saves(self) -> bool:
         return self._validates() or self._is_due(self.recipe.train.checkpoint_steps)
 
     def _validate(self, lr: float) -> bool:
-        """Score the validation set; whether it is the best yet. The schedule counts those at an epoch's end."""
+        """Score the validation set; whether it is the best yet. The schedule counts those at a pass's end."""
         state = self.state
         with self.data.val_loader() as batches:
             scores = validate(
@@ -195,13 +191,10 @@ class Training:
                 "step": state.step,
                 "epoch": self.plan.epochs(state.step),
                 "lr": lr,
-                "loss": scores.loss,
-                "top1": scores.top1_accuracy,
-                "top5": scores.top5_accuracy,
-                "seen": scores.seen,
+                **scores.summary(),
             }
         )
-        if self._ends_epoch():
+        if self.plan.validation_is_due(state.step):
             accuracy, schedule = scores.top1_accuracy, self.recipe.schedule
             state.plateau = update_plateau(state.plateau, accuracy, state.step, schedule)
         history = tuple(state.losses), tuple(state.validations)

@@ -75,6 +75,13 @@ class TrainingPlan:
         """Whole passes over the training split after `step` updates."""
         return step * self.recipe.train.batch // self.train_images
 
+    def validation_is_due(self, step: int) -> bool:
+        """Whether update `step` ends a pass, or the last of so many that `--train.validation-steps` updates lie
+        between two validations."""
+        rows_between = self.recipe.train.validation_steps * self.recipe.train.batch
+        passes = -(-rows_between // self.train_images)
+        return self.completed_epochs(step) // passes > self.completed_epochs(step - 1) // passes
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What makes it this training and no other: seed, data digest, every setting of the recipe.

@@ -23,6 +23,7 @@ def training_result(context: RunContext, state: TrainerState, timer: StepTimer) 
         "lineage": to_json(plan.lineage),
         "settings": flatten(plan.recipe),
         "seed": plan.seed,
+        "classes": plan.manifest.class_names,
         "data": {"folder": plan.data, "digest": plan.manifest.digest},
         "layout": asdict(job.layout),
         "device": _device_name(context.worker.device),

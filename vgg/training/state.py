@@ -18,7 +18,7 @@ class TrainerState:
     losses: list[float] = field(default_factory=list)
     """Mean loss of each update, in nats."""
     validations: list[dict[str, Any]] = field(default_factory=list)
-    """Each with step, epoch, lr, loss, top1, top5 (fractions) and the images seen."""
+    """Each with step, epoch, lr, and `ValidationScores.summary`."""
     plateau: PlateauState = field(default_factory=PlateauState)
     resumed_from: list[int] = field(default_factory=list)
     """Step that each further attempt resumed from."""

@@ -3,8 +3,9 @@
 Shapes: B images of a batch, K classes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from cluster.collectives import sum_over_workers
 from pipelines.loading.batch import Batch, to_input
 from vgg.metrics.confusion import confusion_matrix
 from vgg.net.precision import MixedPrecision
+
+TOP = 5
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,32 @@ class ValidationScores:
         return self.top1 / self.seen
 
     @property
-    def top5_accuracy(self) -> float:
-        """Share of images whose true class is among the five best."""
-        return self.top5 / self.seen
+    def top5_accuracy(self) -> float | None:
+        """Share of images whose true class is among the five best; None with five classes or fewer, where it
+        always is."""
+        return self.top5 / self.seen if len(self.confusion_KK) > TOP else None
+
+    @property
+    def majority_share(self) -> float:
+        """Share of images of the largest class: the accuracy of a net that always answers it."""
+        return self.confusion_KK.sum(1).max().item() / self.seen
+
+    @property
+    def only_class(self) -> int | None:
+        """The class that every image was taken for, if that was one and the same and the net has several."""
+        answered = self.confusion_KK.sum(0).nonzero().flatten().tolist()
+        return answered[0] if len(answered) == 1 and len(self.confusion_KK) > 1 else None
+
+    def summary(self) -> dict[str, Any]:
+        """What a training keeps of a validation: loss in nats, shares as fractions, counts."""
+        return {
+            "loss": self.loss,
+            "top1": self.top1_accuracy,
+            "top5": self.top5_accuracy,
+            "majority": self.majority_share,
+            "only_class": self.only_class,
+            "seen": self.seen,
+        }
 
 
 @torch.no_grad()
@@ -61,10 +87,25 @@ def validate(
         # Others that are scored as high or higher: a tie, or NaN, never counts in the net's favour.
         rank_B = (~(scores_BK < scores_BK.gather(1, labels_B.long()[:, None]))).sum(1) - 1
         counts += torch.stack(
-            [torch.tensor(len(labels_B), device=device), (rank_B < 1).sum(), (rank_B < 5).sum()]
+            [torch.tensor(len(labels_B), device=device), (rank_B < 1).sum(), (rank_B < TOP).sum()]
         )
         loss += F.cross_entropy(scores_BK, labels_B, reduction="sum")
         confusion_KK += confusion_matrix(labels_B, scores_BK.argmax(1), classes)
     seen, top1, top5 = sum_over_workers(counts).tolist()
     mean_loss = sum_over_workers(loss).item() / max(seen, 1)
     return ValidationScores(seen, top1, top5, mean_loss, sum_over_workers(confusion_KK).cpu())
+
+
+def describe(validation: Mapping[str, Any], class_names: Sequence[str]) -> str:
+    """A line for people about `ValidationScores.summary`: the accuracy beside that of always answering the
+    largest class, and a warning where one class takes all. Of a validation by an earlier version, less.
+    """
+    line = f"top-1 {validation['top1']:.2%}"
+    if (majority := validation.get("majority")) is not None:
+        line += f" (largest class alone {majority:.2%})"
+    if validation["top5"] is not None:
+        line += f", top-5 {validation['top5']:.2%}"
+    line += f", loss {validation['loss']:.4f} on {validation['seen']:,} images"
+    if (only := validation.get("only_class")) is not None:
+        line += f"; warning: every image was taken for {class_names[only]}, so nothing is told apart"
+    return line
