@@ -1,17 +1,16 @@
 """Compares the input pipeline with other loaders: `python -m benchmarks.data` (or `make bench-data`).
 
-    pack the photographs; then, in each round, run each loader in a process pinned to its cores:
+    pack the photographs with restart markers and as they are
+    in each round, in an order of its own, run each loader in a process pinned to its cores:
         warm up, then take as many batches as fit into --seconds
-    medians over the rounds, ratios within each round, as a table and as JSON
+    medians over the rounds, ratios within each round and their range, as a table and as JSON
 
-Other loaders are installed into a folder of their own and leave the project's environment as it is:
-
-    uv pip install --target /tmp/peers --no-deps webdataset braceexpand litdata tifffile obstore
-    python -m benchmarks.data --peers /tmp/peers
+Other loaders are installed into a folder of their own (--peers), by the command in benchmarks/README.md.
 """
 
 import json
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -28,7 +27,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.loaders import LOADERS
+from benchmarks.loaders import LOADERS, PLAIN, SEGMENTED
 from benchmarks.machine import describe
 from cli.command import exit_codes
 from cli.errors import UserError
@@ -68,8 +67,8 @@ class Data:
     out: Path = ROOT / "benchmarks" / "results" / "data.json"
 
 
-def prepare(photographs: Path, folder: Path) -> int:
-    """Write the photographs as files and as a packed data set below `folder`; their number."""
+def prepare(photographs: Path, folder: Path, *, plain: bool = False) -> int:
+    """Write the photographs below `folder` as files and packed, with `plain` as they are too; their number."""
     count = 0
     with tarfile.open(photographs) as archive:
         for member in archive:
@@ -82,7 +81,9 @@ def prepare(photographs: Path, folder: Path) -> int:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(data)
             count += 1
-    pack(PackOptions(str(folder / "files"), folder / "packed"))
+    pack(PackOptions(str(folder / "files"), folder / SEGMENTED))
+    if plain:
+        pack(PackOptions(str(folder / "files"), folder / PLAIN, segments="off"))
     return count
 
 
@@ -148,7 +149,7 @@ def compare(options: Data) -> dict[str, Any]:
     }
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        found["photographs"] = prepare(options.photographs, folder)
+        found["photographs"] = prepare(options.photographs, folder, plain=True)
         for cores in options.cores:
             found["results"] += summary(run_rounds(cores, folder, options, found["skipped"]), cores)
     return found
@@ -161,7 +162,7 @@ def run_rounds(
     console = Console(stderr=True)
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in options.loaders}
     for number in range(options.rounds):
-        for name in options.loaders:
+        for name in random.Random(number).sample(options.loaders, len(options.loaders)):
             if name in skipped:
                 continue
             result = run_one(name, cores, folder, options)
@@ -191,22 +192,25 @@ def summary(rounds: dict[str, list[dict[str, float]]], cores: int) -> list[dict[
         pairs = list(zip(rounds.get(REFERENCE, []), results, strict=False))
         faster = [ours["images_per_s"] / theirs["images_per_s"] for ours, theirs in pairs]
         dearer = [theirs["cpu_ms_per_image"] / ours["cpu_ms_per_image"] for ours, theirs in pairs]
-        row["ours_is_times_as_fast"] = median(faster) if pairs else None
-        row["takes_times_our_cpu"] = median(dearer) if pairs else None
+        for name_of_ratio, ratios in (("ours_is_times_as_fast", faster), ("takes_times_our_cpu", dearer)):
+            row[name_of_ratio] = median(ratios) if pairs else None
+            row[f"{name_of_ratio}_range"] = [min(ratios), max(ratios)] if pairs else None
         rows.append(row)
     return rows
 
 
 def table(found: dict[str, Any]) -> Table:
     """The results for the terminal."""
-    shown = Table("cores", "loader", "images/s", "ours is", "CPU ms an image", "of ours", "peak MB")
+    shown = Table("cores", "loader", "images/s", "ours is", "(range)", "CPU ms an image", "of ours", "peak MB")
     for row in found["results"]:
         faster, dearer = row["ours_is_times_as_fast"], row["takes_times_our_cpu"]
+        between = row["ours_is_times_as_fast_range"]
         shown.add_row(
             str(row["cores"]),
             row["loader"],
             f"{row['images_per_s']:,.0f}",
             f"{faster:.2f} ×" if faster else "",
+            f"{between[0]:.2f} to {between[1]:.2f}" if between else "",
             f"{row['cpu_ms_per_image']:.2f}",
             f"{dearer:.2f} ×" if dearer else "",
             f"{row['peak_mb']:,.0f}",

@@ -1,166 +1,67 @@
-"""The loaders that `benchmarks/data.py` compares: each yields float32 images [B, 3, 224, 224] from JPEG files.
+"""Our loader and its limits, and all loaders that `benchmarks/data.py` compares.
 
-All do the same work: for every image, shorter side S drawn from [256; 512], a random 224×224 crop, a random
-mirror image, mean subtracted. None divides by a standard deviation: the paper does not.
+Each yields float32 images [B, 3, 224, 224] from JPEG files; the limits only decode.
 """
 
-import io
-import tarfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset, IterableDataset
-from torchvision import io as vision_io
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
+from benchmarks.peers import (
+    ENDLESS,
+    LEAST,
+    MEAN,
+    MOST,
+    SIDE,
+    Batches,
+    dali_whole,
+    litdata,
+    run_graph,
+    torchvision_decode_jpeg,
+    torchvision_pil,
+    webdataset,
+)
+from pipelines.loading.assembled import assembled
 from pipelines.loading.batch import to_input
-from pipelines.loading.dali import PREFETCH, PlannedBatch
+from pipelines.loading.dali import PREFETCH
 from pipelines.loading.draw import Augment, colour_axes, draw, region
 from pipelines.loading.loaders import TrainLoader
 from pipelines.shards.manifest import read_manifest
 from pipelines.shards.order import training_order
 from pipelines.shards.reader import Shards
 
-SIDE, LEAST, MOST = 224, 256, 512
-MEAN = (123.68, 116.78, 103.94)
-ENDLESS = 10**6
-
-Batches = Iterator[torch.Tensor]
+SEGMENTED, PLAIN = "packed", "plain"
+"""Folders of the photographs packed with restart markers, and as they are."""
 
 
-def photographs(folder: Path) -> list[Path]:
-    """The files of the training split, as `benchmarks/data.py` lays them out."""
-    return sorted((folder / "files" / "train").rglob("*.JPEG"))
+def _planned(folder: Path, batch: int) -> Iterator[tuple[Any, ...]]:
+    """DALI's inputs for the draws of our loader: files, anchors, shapes, starts, ends, mirror flags."""
+    manifest = read_manifest(folder)
+    shards = Shards(folder, manifest, "train")
+    axes_CC = colour_axes(np.asarray(manifest.covariance_rgb))
+    for step in range(ENDLESS):
+        epochs_B, images_B = training_order(0, step * batch, batch, len(shards))
+        sizes = shards.heights_N[images_B], shards.widths_N[images_B]
+        draws = draw(0, epochs_B, images_B, *sizes, Augment(SIDE, LEAST, MOST), axes_CC)
+        anchor_B2, shape_B2, start_B2, end_B2 = region(draws, *sizes, SIDE)
+        source = assembled(shards, images_B, anchor_B2, shape_B2)
+        mirror_B = list(draws.mirror_B.astype(np.int32))
+        yield source.files, *map(list, (source.anchor_B2, shape_B2, start_B2, end_B2)), mirror_B
 
 
-def augment(image: Any) -> torch.Tensor:
-    """torchvision's transforms of a PIL image or a uint8 tensor [3, H, W]."""
-    scale = int(torch.randint(LEAST, MOST + 1, ()))
-    image = F.resize(image, [scale], antialias=True)
-    image = v2.RandomCrop(SIDE)(image)
-    image = v2.RandomHorizontalFlip()(image)
-    pixels = image if isinstance(image, torch.Tensor) else F.pil_to_tensor(image)
-    return pixels.float() - torch.tensor(MEAN)[:, None, None]
-
-
-def from_pil(data: bytes) -> torch.Tensor:
-    """Decode by PIL, as torchvision's reference training does by default, and augment."""
-    return augment(Image.open(io.BytesIO(data)).convert("RGB"))
-
-
-class _Files(Dataset[torch.Tensor]):
-    def __init__(self, files: list[Path], decode_jpeg: bool) -> None:
-        self._files, self._decode_jpeg = files, decode_jpeg
-
-    def __len__(self) -> int:
-        return ENDLESS
-
-    def __getitem__(self, place: int) -> torch.Tensor:
-        file = self._files[place % len(self._files)]
-        if not self._decode_jpeg:
-            return from_pil(file.read_bytes())
-        data = vision_io.read_file(str(file))
-        return augment(vision_io.decode_jpeg(data, mode=vision_io.ImageReadMode.RGB))
-
-
-def torchvision_pil(folder: Path, batch: int, cores: int) -> Batches:
-    """torchvision DataLoader with PIL, one worker per core."""
-    return iter(DataLoader(_Files(photographs(folder), False), batch, num_workers=cores))
-
-
-def torchvision_decode_jpeg(folder: Path, batch: int, cores: int) -> Batches:
-    """torchvision DataLoader with `decode_jpeg`, one worker per core."""
-    return iter(DataLoader(_Files(photographs(folder), True), batch, num_workers=cores))
-
-
-def webdataset(folder: Path, batch: int, cores: int) -> Batches:
-    """webdataset from tar shards, PIL, one worker per core."""
-    import webdataset as wds  # type: ignore[import-not-found,unused-ignore]
-
-    shards = []
-    for number, files in enumerate(np.array_split(np.asarray(photographs(folder)), 2 * cores)):
-        shards.append(str(folder / f"web-{number}.tar"))
-        with tarfile.open(shards[-1], "w") as archive:
-            for place, file in enumerate(files):
-                archive.add(file, f"{place:06d}.jpg")
-    data = wds.WebDataset(shards, resampled=True, shardshuffle=False, empty_check=False)
-    data = data.shuffle(100).to_tuple("jpg").map_tuple(from_pil).batched(batch, partial=False)
-    return (images for (images,) in wds.WebLoader(data, batch_size=None, num_workers=cores))
-
-
-def litdata(folder: Path, batch: int, cores: int) -> Batches:
-    """litdata from its chunks, PIL, one worker per core."""
-    from litdata import StreamingDataset  # type: ignore[import-not-found,unused-ignore]
-    from litdata.streaming import Cache  # type: ignore[import-not-found,unused-ignore]
-
-    chunks = folder / "lit"
-    if not chunks.exists():
-        cache = Cache(str(chunks), chunk_bytes="8MB")
-        for place, file in enumerate(photographs(folder)):
-            cache[place] = {"image": file.read_bytes()}
-        cache.done()
-        cache.merge()
-
-    class Endless(IterableDataset[torch.Tensor]):
-        def __iter__(self) -> Iterator[torch.Tensor]:
-            while True:
-                for item in StreamingDataset(str(chunks), shuffle=True):
-                    yield from_pil(item["image"])
-
-    return iter(DataLoader(Endless(), batch, num_workers=cores))
-
-
-def dali_whole(folder: Path, batch: int, cores: int) -> Batches:
-    """DALI: whole images decoded, resized, cropped."""
-    from nvidia.dali import fn, pipeline_def, types
-
-    @pipeline_def(batch_size=batch, num_threads=cores, device_id=None)  # type: ignore[call-overload]
-    def graph() -> Any:
-        files, _ = fn.readers.file(files=[str(file) for file in photographs(folder)], random_shuffle=True)
-        images: Any = fn.decoders.image(files, device="cpu", output_type=types.DALIImageType.RGB)
-        scale = fn.random.uniform(range=(LEAST, MOST))
-        images = fn.resize(images, resize_shorter=scale, interp_type=types.DALIInterpType.INTERP_LINEAR)
-        return fn.crop_mirror_normalize(
-            images,
-            crop=(SIDE, SIDE),
-            crop_pos_x=fn.random.uniform(range=(0.0, 1.0)),
-            crop_pos_y=fn.random.uniform(range=(0.0, 1.0)),
-            mirror=fn.random.coin_flip(),
-            mean=list(MEAN),
-            std=[1.0, 1.0, 1.0],
-            dtype=types.DALIDataType.FLOAT,
-        )
-
-    return _run(graph())
-
-
-def dali_region(folder: Path, batch: int, cores: int, *, resized: bool = True) -> Batches:
+def dali_region(folder: Path, batch: int, cores: int, *, packed: str = PLAIN, resized: bool = True) -> Batches:
     """DALI: our draws and regions from our shards, DALI's resize; without resizing, the limit of decoding."""
     from nvidia.dali import fn, pipeline_def, types
 
-    manifest = read_manifest(folder / "packed")
-    shards = Shards(folder / "packed", manifest, "train")
-    axes_CC = colour_axes(np.asarray(manifest.covariance_rgb))
-
-    def feed() -> Iterator[tuple[list[np.ndarray], ...]]:
-        for step in range(ENDLESS):
-            epochs_B, images_B = training_order(0, step * batch, batch, len(shards))
-            sizes = shards.heights_N[images_B], shards.widths_N[images_B]
-            rows = PlannedBatch(
-                images_B, draw(0, epochs_B, images_B, *sizes, Augment(SIDE, LEAST, MOST), axes_CC)
-            )
-            mirror_B = list(rows.draws.mirror_B.astype(np.int32))
-            files = [shards.encoded(int(i)) for i in images_B]
-            yield (files, *map(list, region(rows.draws, *sizes, SIDE)), mirror_B)
+    inputs = _planned(folder / packed, batch)
 
     @pipeline_def(batch_size=batch, num_threads=cores, device_id=None)  # type: ignore[call-overload]
     def graph() -> Any:
-        file, anchor, shape, start, end, mirror = fn.external_source(feed(), num_outputs=6, batch=True)
+        file, anchor, shape, start, end, mirror = fn.external_source(inputs, num_outputs=6, batch=True)
         image: Any = fn.decoders.image_slice(
             file, anchor, shape, normalized_anchor=False, normalized_shape=False, axis_names="HW",
             output_type=types.DALIImageType.RGB,
@@ -175,26 +76,16 @@ def dali_region(folder: Path, batch: int, cores: int, *, resized: bool = True) -
             image, mirror=mirror, mean=list(MEAN), std=[1.0] * 3, dtype=types.DALIDataType.FLOAT
         )
 
-    return _run(graph())
+    return run_graph(graph())
 
 
-def dali_region_decode_only(folder: Path, batch: int, cores: int) -> Batches:
-    """The limit: DALI only decodes our regions."""
-    return dali_region(folder, batch, cores, resized=False)
-
-
-def _run(pipe: Any) -> Batches:
-    pipe.build()
-    while True:
-        (images,) = pipe.run()
-        yield torch.from_dlpack(images.as_tensor()).clone()
-
-
-def endless(folder: Path, batch: int, cores: int, prefetch: int = PREFETCH) -> TrainLoader:
+def endless(
+    folder: Path, batch: int, cores: int, prefetch: int = PREFETCH, packed: str = SEGMENTED
+) -> TrainLoader:
     """Our loader on the packed photographs, for practically unlimited steps."""
-    manifest = read_manifest(folder / "packed")
+    manifest = read_manifest(folder / packed)
     return TrainLoader(
-        Shards(folder / "packed", manifest, "train"),
+        Shards(folder / packed, manifest, "train"),
         manifest,
         Augment(SIDE, LEAST, MOST),
         seed=0,
@@ -208,10 +99,10 @@ def endless(folder: Path, batch: int, cores: int, prefetch: int = PREFETCH) -> T
     )
 
 
-def ours(folder: Path, batch: int, cores: int) -> Batches:
+def ours(folder: Path, batch: int, cores: int, packed: str = SEGMENTED) -> Batches:
     """Our loader, from shards to the net's input."""
     inputs = None
-    with endless(folder, batch, cores) as loader:
+    with endless(folder, batch, cores, packed=packed) as loader:
         for batch_of_images in loader:
             inputs = to_input(batch_of_images, inputs)
             yield inputs
@@ -225,5 +116,7 @@ LOADERS: dict[str, Callable[[Path, int, int], Batches]] = {
     "litdata, PIL": litdata,
     "DALI, regions, its resize": dali_region,
     "ours": ours,
-    "limit: regions decoded only": dali_region_decode_only,
+    "ours, files as they are": partial(ours, packed=PLAIN),
+    "limit: segments decoded only": partial(dali_region, packed=SEGMENTED, resized=False),
+    "limit: regions decoded only": partial(dali_region, packed=PLAIN, resized=False),
 }

@@ -29,7 +29,7 @@ def few(shared_data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def laid(few, tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")
-    assert prepare(few, folder) == 24
+    assert prepare(few, folder, plain=True) == 24
     return folder
 
 
