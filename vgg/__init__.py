@@ -1,0 +1,26 @@
+"""The VGG study. In Python: `net = vgg.load("runs/d")`, then `net.predict(["cat.jpg"])`; see `vgg.inference`.
+
+Nothing is imported before it is used: `import vgg` takes no time.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vgg.inference import LoadedNet as LoadedNet
+    from vgg.inference import load as load
+
+    __version__: str
+
+__all__ = ["LoadedNet", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("vgg-study")
+    if name in ("load", "LoadedNet"):
+        from vgg import inference
+
+        return getattr(inference, name)
+    raise AttributeError(f"module 'vgg' has no attribute {name!r}")
