@@ -45,6 +45,7 @@ class Conversation:
     port: int
     why: str
     """Where the address is written."""
+    tls: bool = False
 
 
 def end(pod: Built) -> End:
@@ -64,8 +65,9 @@ def conversations(world: World) -> list[Conversation]:
     for pod in built(world.objects):
         for container in [*(pod.pod["spec"].get("initContainers") or []), *pod.pod["spec"]["containers"]]:
             for why, text in _texts(world, pod, container):
+                secure = {host for scheme, host, _ in ADDRESS.findall(text) if scheme == "https"}
                 found += [
-                    Conversation(pod, host, port, f"{container['name']}: {why}")
+                    Conversation(pod, host, port, f"{container['name']}: {why}", host in secure)
                     for host, port in addresses(text)
                 ]
     for o in world.objects:
@@ -120,6 +122,8 @@ def problems(world: World, outside: dict[str, str]) -> Iterator[str]:
         if service is None:
             yield f"{about}: no Service and no outside address has this name"
             continue
+        if c.tls:
+            yield f"{about}: {label(service)} speaks no TLS, and the address is https"
         yield from (f"{about}: {text}" for text in _unreached(world, service, c, who, everything, policies))
         yield from (f"{about}: {text}" for text in _refused(world, service, c, everything))
 

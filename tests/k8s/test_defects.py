@@ -77,6 +77,12 @@ def test_kueue_decides(tmp_path):
     platform, batch = made["platform"], find(made["job"], "RayJob")
     queue = find(platform, "ClusterQueue")["spec"]
     assert queue["preemption"]["withinClusterQueue"] == "LowerPriority"
+    local = find(platform, "LocalQueue")
+    assert local["spec"]["clusterQueue"] == find(platform, "ClusterQueue")["metadata"]["name"]
+    assert queue["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "vgg"}
+    assert (
+        queue["resourceGroups"][0]["flavors"][0]["name"] == find(platform, "ResourceFlavor")["metadata"]["name"]
+    )
     values = {o["metadata"]["name"]: o["value"] for o in platform if o["kind"] == "WorkloadPriorityClass"}
     label = "kueue.x-k8s.io/priority-class"
     interactive = values[find(platform, "RayCluster")["metadata"]["labels"][label]]

@@ -69,6 +69,8 @@ def _on_claim(
     if source is None:
         yield f"{path} is on volume {mount['name']}, which ends with the Pod"
         return
+    if programs.program(container) == "postgres" and path == mount["mountPath"]:
+        yield f"PGDATA {path} is the root of a volume, where lost+found is"
     read_only = bool(mount.get("readOnly") or source.get("readOnly"))
     if writes and read_only:
         yield f"{path} is written, and mount {mount['mountPath']} is readOnly"
