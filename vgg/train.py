@@ -97,6 +97,7 @@ def execute(options: TrainOptions) -> Outcome | None:
         raise UserError("--out is missing: the folder or URI that this run leaves its results in")
     with claimed_folder(out, plan, software()) as uid:
         from cluster import trainer  # Ray takes a second to import: mistakes are reported before that
+        from cluster.connection import connect
         from vgg.tracking.cut_off import ending_run
         from vgg.tracking.observers import training_observers
         from vgg.training.loop import train
@@ -110,6 +111,7 @@ def execute(options: TrainOptions) -> Outcome | None:
             tracking_uri=server,
             experiment=options.experiment,
         )
+        connect()
         with ending_run(job.tracking_uri, job.attempt):
             outcome: Outcome = trainer.run(partial(train, observers=training_observers), job, layout)
         if outcome.users_mistake:

@@ -1,15 +1,61 @@
 """A training that is interrupted, or whose workers are lost, does not stay RUNNING in MLflow."""
 
+import signal
+import subprocess
 import time
 from dataclasses import replace
 
 import pytest
+from mlflow import MlflowClient
 
+from tests import entry_point
+from tests.conftest import ROOT
 from tests.tracking.runs import DELIVERY_SECONDS, run_of
 from vgg.tracking.cut_off import ATTEMPT_TAG, ending_run
 from vgg.tracking.sender import Sender
 from vgg.tracking.spool import Spool
 from vgg.tracking.tracker import Tracker
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_is_killed(ray_cluster, mlflow_server, digits, tmp_path, number):
+    """Ctrl-C, and what `ray job stop` sends."""
+    flags = ["--track", mlflow_server.url, "--experiment", number.name, "--train.steps", "100000"]
+    with (tmp_path / "log").open("w") as log:
+        training = subprocess.Popen(
+            entry_point.command(digits, tmp_path / "out", *flags),
+            cwd=ROOT,
+            env=entry_point.environment(ray_cluster.head),
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            run = wait_for_run(mlflow_server, number.name, training)
+            assert run.info.status == "RUNNING"
+            training.send_signal(number)
+            training.wait(120)
+        finally:
+            training.kill()
+    (run,) = runs(mlflow_server, number.name)
+    assert run.info.status == "KILLED", (tmp_path / "log").read_text()
+    assert abs(run.info.end_time / 1000 - time.time()) < 60
+
+
+def runs(server, experiment):
+    client = MlflowClient(server.url)
+    found = client.get_experiment_by_name(experiment)
+    return client.search_runs([found.experiment_id]) if found is not None else []
+
+
+def wait_for_run(server, experiment, training):
+    deadline = time.monotonic() + 400
+    while True:
+        found = runs(server, experiment)
+        if found:
+            return found[0]
+        assert training.poll() is None, "it ended before it was interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize(("error", "status"), [(RuntimeError, "FAILED"), (SystemExit, "KILLED")])

@@ -1,8 +1,11 @@
 """The end of a tracked training whose workers cannot tell it: they were killed with it, or failed."""
 
+import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from vgg.tracking.messages import print_message
 from vgg.tracking.mlflow_client import (
@@ -22,8 +25,11 @@ ENDING_SECONDS = 10.0
 def ending_run(uri: str | None, attempt: str) -> Iterator[None]:
     """If the block raises, end the run that this attempt has in MLflow: KILLED by Ctrl-C or SIGTERM, or FAILED.
 
-    Nothing if it has none there, or has ended it itself.
+    Nothing if it has none there, or has ended it itself. Enter it once Ray is connected: connecting makes
+    SIGTERM end the process at once.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _exit)
     if uri is not None:
         threading.Thread(target=_import_mlflow, daemon=True).start()
     try:
@@ -47,6 +53,10 @@ def _end_run(uri: str, attempt: str, status: str) -> None:
                 client.set_terminated(run.info.run_id, status, unix_time_ms())
     except (ServerUnavailable, Undeliverable) as error:
         print_message(f"the run in MLflow stays RUNNING until it is resumed or its spool delivered: {error}")
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)  # as a shell reports it
 
 
 def _import_mlflow() -> None:

@@ -14,6 +14,7 @@ from tenacity import (
     wait_exponential,
 )
 
+from vgg.tracking.cut_off import ATTEMPT_TAG
 from vgg.tracking.delivery import Delivery
 from vgg.tracking.messages import print_message
 from vgg.tracking.mlflow_client import (
@@ -154,6 +155,7 @@ class Sender:
         if found:
             return found[0]
         self.spool.mark_delivered(0)  # a new run, also on a server that lost the earlier one, gets all events
-        return client.create_run(
-            experiment_id, start_time=info.started, tags={RUN_TAG: info.uid}, run_name=info.name
-        )
+        tags = {RUN_TAG: info.uid}
+        if ATTEMPT_TAG in info.tags:  # from the start: an interruption looks for it
+            tags[ATTEMPT_TAG] = info.tags[ATTEMPT_TAG]
+        return client.create_run(experiment_id, start_time=info.started, tags=tags, run_name=info.name)
