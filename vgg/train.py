@@ -8,8 +8,9 @@
 The same command again resumes from the last checkpoint. `vgg/training/loop.py` is what a worker does.
 """
 
+import re
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +35,7 @@ from vgg.training.job import Job, Outcome
 from vgg.training.plan import SPLITS, TrainingPlan
 from vgg.training.run_folder import claimed_folder
 from vgg.training.validation import describe
+from vgg.weights.open_net import NetOpener
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,9 @@ def main() -> None:
 
 def execute(options: TrainOptions) -> Outcome | None:
     """Check the options, train on the cluster and return the outcome; None for a dry run."""
-    recipe, layout = options.recipe, options.layout
+    recipe, layout = _located(options.recipe), options.layout
     server = tracking_uri(options.track)
+    open_net = NetOpener(server)
     check_recipe(recipe)
     check_layout(layout, recipe.train.batch)
     if not 0 <= options.seed < 2**63:
@@ -88,7 +91,7 @@ def execute(options: TrainOptions) -> Outcome | None:
             )
         print_recipe(options.name, recipe, layout)
         return None
-    plan = _plan(options)
+    plan = _plan(replace(options, recipe=recipe), open_net)
     out = _out(options)
     if options.dry_run:
         print_plan(plan, layout)
@@ -111,15 +114,16 @@ def execute(options: TrainOptions) -> Outcome | None:
             tracking_uri=server,
             experiment=options.experiment,
         )
+        loop = partial(train, observers=training_observers, open_net=open_net)
         connect()
         with ending_run(job.tracking_uri, job.attempt):
-            outcome: Outcome = trainer.run(partial(train, observers=training_observers), job, layout)
+            outcome: Outcome = trainer.run(loop, job, layout)
         if outcome.users_mistake:
             raise UserError(outcome.problem)
     return outcome
 
 
-def _plan(options: TrainOptions) -> TrainingPlan:
+def _plan(options: TrainOptions, open_net: NetOpener) -> TrainingPlan:
     """UserError where recipe, data and starting weights do not fit each other."""
     data = _absolute(options.data, "--data")
     folder = Folder(data, "--data")
@@ -127,7 +131,7 @@ def _plan(options: TrainOptions) -> TrainingPlan:
     if folder.local is not None:  # what lies on a store is looked into by the workers, which stage it
         for split in set(SPLITS) & set(manifest.splits):
             Shards(folder.local, manifest, split)
-    return TrainingPlan.resolve(options.name, options.recipe, options.seed, data, manifest)
+    return TrainingPlan.resolve(options.name, options.recipe, options.seed, data, manifest, open_net)
 
 
 def _out(options: TrainOptions) -> Folder | None:
@@ -149,6 +153,14 @@ def print_outcome(outcome: Outcome, out: str) -> None:
         f"best validation: {describe(best, outcome.result['classes'])}; after {best['step']:,} of "
         f"{outcome.result['steps']:,} steps; {out}/result.json"
     )
+
+
+def _located(recipe: Recipe) -> Recipe:
+    """With an absolute path of the net to start from, as workers have other folders."""
+    start_from = recipe.model.start_from
+    if start_from is None or re.match(r"\w+:/", start_from):
+        return recipe
+    return replace(recipe, model=replace(recipe.model, start_from=_absolute(start_from, "--model.start-from")))
 
 
 def _absolute(path: str, flag: str) -> str:

@@ -2,12 +2,11 @@
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 import torch
 
-from cli.errors import UserError
 from cluster.layout import Worker
 from pipelines.shards.manifest import read_manifest
 from pipelines.storage.folder import Folder
@@ -70,7 +69,9 @@ def test_typo_in_a_flag_gets_a_suggestion(call):
         (["--layout.micro-batch", "0"], "--layout.micro-batch"),
         (["--seed", "-1"], "--seed -1"),
         (["--model.initialisation", "shallower"], "needs --model.start-from"),
-        (["--model.start-from", "x"], "--model.start-from needs --model.initialisation"),
+        (["--model.start-from", "x", "--model.initialisation", "normal"], "choose checkpoint (every layer)"),
+        (["--model.freeze", "convolutions"], "--model.freeze"),
+        (["--model.take-architecture"], "--model.take-architecture"),
         (["--model.classes", "7"], "pass --model.classes 10"),
     ],
 )
@@ -142,19 +143,41 @@ def test_dry_run_prints_and_starts_nothing(monkeypatch, capsys, tmp_path):
     assert not out.exists()
 
 
-def test_start_from_a_checkpoint_of_another_configuration(digits, tmp_path):
-    """Told before anything starts: the command compares the weights with the net."""
+@pytest.fixture
+def start(digits, tmp_path):
+    """A checkpoint of the digits' net, never trained."""
     net = VGG(Architecture("A", 10, 32, 0.25))
     initialise(net, "glorot", 0)
-    metadata = {"recipe_name": "digits", "recipe": asdict(RECIPES["digits"][1]), "seed": 0, "data": ""}
+    metadata = {
+        "recipe_name": "digits",
+        "recipe": asdict(RECIPES["digits"][1]),
+        "seed": 0,
+        "data": "",
+        "classes": read_manifest(digits).class_names,
+        "mean_rgb": [1, 2, 3],
+    }
     state = checkpoint.Checkpoint(1, model_state(net), {}, torch.zeros(1), metadata)
     retention.write(Folder(str(tmp_path / "a")), state, best=True)
-    recipe = RECIPES["digits"][1]
-    model = replace(recipe.model, configuration="B", initialisation="checkpoint")
-    recipe = replace(recipe, model=replace(model, start_from=str(tmp_path / "a")))
-    with pytest.raises(UserError, match="conv1_2"):
-        job(digits, tmp_path / "out", recipe)
-    assert not (tmp_path / "out").exists()
+    return tmp_path / "a"
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        (["--model.configuration=B"], "conv1_2.weight is missing"),
+        (["--model.width=0.5"], "conv1_1.weight has shape"),
+        (["--model.freeze=conv9_9"], "'conv9_9' is no layer of this net; known: convolutions, all-but-last"),
+        (["--model.freeze=conv1_1,conv2_1,conv3_1,conv3_2,conv4_1,conv4_2,conv5_1,conv5_2,fc6,fc7,fc8"],
+         "leaves no layer to train"),
+        (["--optim.body-lr-factor=0"], "--optim.body-lr-factor"),
+    ],
+)  # fmt: skip
+def test_a_start_that_does_not_fit_is_told_before_anything_starts(call, digits, start, tmp_path, flags, wanted):
+    out = tmp_path / "out"
+    code, said = call("digits", f"--data={digits}", f"--out={out}", f"--model.start-from={start}", *flags)
+    assert code == 2
+    assert wanted in said
+    assert not out.exists()
 
 
 def test_a_cluster_that_does_not_answer(call, digits, tmp_path, monkeypatch):

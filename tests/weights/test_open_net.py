@@ -1,6 +1,7 @@
 """Nets from wherever they are kept, and what they say of single pictures."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 
-from cli.errors import UserError
+from cli.errors import Failure, UserError
+from cluster.processes import free_port
 from tests.photos import picture
 from vgg import predict
+from vgg.weights import open_net as opening
 from vgg.weights.open_net import TORCHVISION_MEAN, TORCHVISION_STD, open_net
 
 CLASSES = 7
@@ -63,6 +66,30 @@ def test_what_is_no_net_is_refused_by_name(tmp_path, name):
         torch.save({"conv1.weight": torch.zeros(1)}, file)
     with pytest.raises(UserError, match=name):
         open_net(str(file))
+
+
+@pytest.mark.parametrize(("underway", "kind"), [(False, UserError), (True, Failure)])
+def test_a_server_that_is_away_is_a_mistake_only_before_anything_starts(monkeypatch, underway, kind):
+    """A job that runs waits for it; whether it does is counted, as ten minutes are too long for a test."""
+    asked, download = [], opening._download
+
+    def counted(reference, described):
+        asked.append(reference)
+        return download(reference, described)
+
+    monkeypatch.setattr(opening, "_download", counted)
+    monkeypatch.setattr(opening, "UNDERWAY", replace(opening.UNDERWAY, seconds=1.0))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(kind, match=r"--model\.start-from runs:/abc cannot be read from http://127"):
+        open_net("runs:/abc", "--model.start-from", underway=underway)
+    assert (len(asked) > 1) == underway
+
+
+@pytest.mark.parametrize("reference", ["nowhere.pth", "nowhere"])
+def test_the_flag_is_named(tmp_path, reference):
+    with pytest.raises(UserError, match=rf"--model\.start-from .*{reference}"):
+        open_net(str(tmp_path / reference), "--model.start-from")
 
 
 def answer(capsys, monkeypatch, *arguments):

@@ -2,20 +2,23 @@
 
 import hashlib
 import math
+from collections.abc import Collection
 
 import torch
 
 from vgg.net.module import VGG
 
 
-def initialise(net: VGG, scheme: str, seed: int) -> None:
-    """Set every parameter; biases to zero.
+def initialise(net: VGG, scheme: str, seed: int, layers: Collection[str] | None = None) -> None:
+    """Set every parameter, or those of these layers; biases to zero.
 
     glorot: uniform in ±sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, equation 16). normal: standard
     deviation 0.01. printed: variance 0.01, as the paper prints. torchvision: normal with variance
     2 / fan_out for convolutions, standard deviation 0.01 for linear layers.
     """
     for name, parameter in net.named_parameters():
+        if layers is not None and name.split(".")[0] not in layers:
+            continue
         if name.endswith(".bias"):
             weights = torch.zeros(parameter.shape)
         else:

@@ -33,11 +33,13 @@ def _check_model(model: Model) -> None:
             f"--model.initialisation {model.initialisation} needs --model.start-from, "
             "the checkpoint or run folder to start from (or choose --model.initialisation glorot)"
         )
-    if model.start_from is not None and not needs_start:
+    if model.start_from is not None and not needs_start and model.initialisation != "glorot":
         raise UserError(
-            "--model.start-from needs --model.initialisation checkpoint (every layer) "
-            "or shallower (paper, section 3.1)"
+            f"--model.start-from with --model.initialisation {model.initialisation}: choose checkpoint (every "
+            "layer) or shallower (paper, section 3.1)"
         )
+    for flag, used in (("freeze", model.freeze is not None), ("take-architecture", model.take_architecture)):
+        require(not used or model.start_from is not None, f"--model.{flag}", "used with --model.start-from")
 
 
 def _check_input(crop: Input, side: int) -> None:
@@ -53,6 +55,9 @@ def _check_optimizer(optim: Optim, schedule: Schedule) -> None:
     require(0 <= optim.momentum < 1, "--optim.momentum", "in [0, 1)")
     decays = optim.weight_decay >= 0 and isfinite(optim.weight_decay)
     require(decays, "--optim.weight-decay", "not negative, and finite")
+    factor = optim.body_lr_factor
+    slower = factor > 0 and isfinite(factor)
+    require(slower, "--optim.body-lr-factor", "positive and finite (--model.freeze holds layers fixed)")
     require(1 < schedule.factor <= 1e6, "--schedule.factor", "greater than 1, and at most a million")
     require(schedule.patience >= 1, "--schedule.patience", "at least 1")
     floor = 0 <= schedule.patience_steps <= MAX_STEPS

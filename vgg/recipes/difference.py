@@ -9,7 +9,13 @@ from vgg.recipes.schema import Recipe
 START_FROM = "model.start_from"
 """Where starting weights lie is no part of a recipe: which ones they are is, see `vgg.training.lineage`."""
 
-ADDED_SETTINGS = {"schedule.patience_steps", "train.validation_steps"}
+ADDED_SETTINGS = {
+    "model.freeze",
+    "model.take_architecture",
+    "optim.body_lr_factor",
+    "schedule.patience_steps",
+    "train.validation_steps",
+}
 """Settings that recipes saved by earlier versions lack. These trained as the recipe of that name does now: at
 ImageNet's size a patience of three passes is 15,014 updates, beyond any floor."""
 

@@ -29,7 +29,15 @@ class Model:
     paper prints, which diverges. torchvision: its defaults. shallower: first four convolutions and the fully
     connected layers of `start_from`, the rest normal. checkpoint: every layer of `start_from`."""
     start_from: str | None = None
-    """Checkpoint folder or run folder whose weights `shallower` and `checkpoint` take."""
+    """Net whose weights `shallower` and `checkpoint` take: a run's folder (its best checkpoint), a checkpoint,
+    runs:/RUN or models:/MODEL of MLflow, or a weights file of torchvision's vgg11, 13, 16 or 19. Alone it means
+    `checkpoint`. Its mean is subtracted from the pixels, and where its classes are others than the data's, the
+    last layer is a fresh one."""
+    take_architecture: bool = False
+    """Take configuration, side and width from `start_from`; the scales of `input` move with the side."""
+    freeze: str | None = None
+    """Layers of `start_from` that stay as they are: convolutions, all-but-last, or names such as
+    conv1_1,conv1_2,fc6. They take no gradient, decay or momentum and are not exchanged; dropout stays."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,8 @@ class Optim:
     """Momentum of sgd; adam's first beta."""
     weight_decay: float = 5e-4
     """L2 penalty on every parameter."""
+    body_lr_factor: float = 1.0
+    """Factor on the learning rate of every layer but the last, for fine-tuning."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,10 @@ class RunLog:
             f"{plan.architecture.classes} classes, {plan.total_steps:,} steps on "
             f"{context.worker.world} worker(s), {context.worker.device.type}, {context.precision.name}"
         )
+        if plan.lineage:
+            origin = f"starts from {plan.lineage[0].recipe}, weights {plan.lineage[0].weights_sha256[:12]}"
+            fresh, frozen = (", ".join(names) or "no layer" for names in (plan.fresh, plan.frozen))
+            print_line(f"{origin}; fresh: {fresh}; frozen: {frozen}")
         for reason in context.skipped_checkpoints:
             print_line(f"checkpoint skipped: {reason}")
         if context.resumed_from is not None:

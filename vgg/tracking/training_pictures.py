@@ -35,7 +35,7 @@ class TrainingPictures:
     def inputs(self, batch: Batch) -> None:
         """Show the first images of a batch as the net sees them, the training mean added back."""
         rows = slice(0, SHOWN_IMAGES)
-        mean_C = np.asarray(self._context.job.plan.manifest.mean_rgb)
+        mean_C = np.asarray(self._context.job.plan.mean_rgb)
         offset_BC = batch.offset_BC[rows].cpu().numpy() + mean_C
         pixels_BHWC = batch.images_BHWC[rows].cpu().numpy() + offset_BC[:, None, None, :]
         labels = [self._class_names[label] for label in batch.labels_B[rows].tolist()]

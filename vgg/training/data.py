@@ -1,6 +1,6 @@
 """The data of a training on one worker, and its loaders."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli.errors import UserError
@@ -23,6 +23,7 @@ class TrainingData:
     job: Job
     worker: Worker
     manifest: Manifest
+    """With the mean that this training subtracts."""
     train_set: Shards
     val_set: Shards
 
@@ -43,7 +44,8 @@ class TrainingData:
             )
         if worker.local_rank == 0:
             verify(root, manifest, SPLITS)
-        return cls(job, worker, manifest, Shards(root, manifest, "train"), Shards(root, manifest, "val"))
+        train_set, val_set = Shards(root, manifest, "train"), Shards(root, manifest, "val")
+        return cls(job, worker, replace(manifest, mean_rgb=job.plan.mean_rgb), train_set, val_set)
 
     def train_loader(self, rows: range, first_step: int) -> TrainLoader:
         """This worker's `rows` of each global batch, from `first_step` to the end of the training."""

@@ -43,6 +43,9 @@ def _print(
         for ancestor in plan.lineage:
             changes = ", overridden" if ancestor.difference else ""
             out.print(f"starts from    {ancestor.recipe}{changes}, weights {ancestor.weights_sha256[:12]}")
+        for kind, names in (("fresh", plan.fresh), ("frozen", plan.frozen)):
+            if names:
+                out.print(f"{kind:<14} {', '.join(names)}")
     for kind, size in memory_bytes(recipe, architecture, layout.workers, layout.micro_batch).items():
         out.print(f"{kind:<14} {size / 2**20:,.0f} MiB a worker")
 

@@ -35,6 +35,7 @@ from vgg.training.events import (
     Validated,
 )
 from vgg.training.job import Job, Outcome
+from vgg.training.lineage import NetOpener
 from vgg.training.opening import OpenedTraining
 from vgg.training.optimizer import make_optimizer
 from vgg.training.result import training_result
@@ -45,17 +46,19 @@ from vgg.training.state import StepTimer, TrainerState
 from vgg.training.step import train_step
 from vgg.training.validation import validate
 from vgg.weights.checkpoint import DamagedCheckpoint
+from vgg.weights.open_run import open_run
 from vgg.weights.writer import CheckpointWriter
 
 WRITE_ERRORS = (OSError, Failure, DamagedCheckpoint)
 """Of a checkpoint's storage: no restart of the workers would mend them."""
 
 
-def train(worker: Worker, job: Job, observers: ObserverFactory) -> Outcome:
-    """Run a training to its end on this worker; rank 0 makes the observers and tells them."""
+def train(worker: Worker, job: Job, observers: ObserverFactory, open_net: NetOpener = open_run) -> Outcome:
+    """Run a training to its end on this worker; rank 0 makes the observers and tells them, and opens the net
+    that it starts from."""
     opened, problem = None, None
     try:
-        opened = OpenedTraining.on(worker, job)
+        opened = OpenedTraining.on(worker, job, open_net)
     except (UserError, Failure) as error:
         problem = Outcome(problem=str(error), users_mistake=isinstance(error, UserError))
     with closing(opened) if opened is not None else nullcontext():
@@ -79,6 +82,8 @@ class Training:
         self.net, self.precision = opened.net, opened.precision
         set_gpu_numerics(self.worker.device, deterministic=self.recipe.train.deterministic)
         set_weights(self.net, self.plan, start)
+        for layer in self.plan.frozen:
+            self.net.get_submodule(layer).requires_grad_(False)
         self.net.to(self.worker.device).to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.net, self.recipe.optim)
         self.state, resumed_from = TrainerState(), None

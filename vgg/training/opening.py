@@ -8,6 +8,7 @@ from vgg.net.module import VGG
 from vgg.net.precision import MixedPrecision, autocast_dtype
 from vgg.training.data import TrainingData
 from vgg.training.job import Job
+from vgg.training.lineage import NetOpener
 from vgg.training.start import Start, choose_start
 from vgg.weights.lease import Lease
 
@@ -30,7 +31,7 @@ class OpenedTraining:
     """On rank 0, which writes for all."""
 
     @classmethod
-    def on(cls, worker: Worker, job: Job) -> "OpenedTraining":
+    def on(cls, worker: Worker, job: Job, open_net: NetOpener) -> "OpenedTraining":
         """Open everything without communicating. UserError where something does not fit."""
         data = TrainingData.open(job, worker)
         folder = Folder(job.out, "--out").underway()
@@ -42,7 +43,7 @@ class OpenedTraining:
         lease = Lease(folder, job.attempt)
         lease.acquire()
         try:
-            start = choose_start(folder, job.plan, precision, net)
+            start = choose_start(folder, job.plan, precision, net, open_net)
         except BaseException:
             lease.release()
             raise

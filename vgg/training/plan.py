@@ -8,13 +8,14 @@ from typing import Any
 from cli.errors import UserError
 from pipelines.shards.manifest import Manifest
 from vgg.net.architecture import Architecture
-from vgg.recipes.check import check_steps
+from vgg.recipes.check import check_recipe, check_steps
 from vgg.recipes.difference import START_FROM, difference, flatten, with_added_settings
+from vgg.recipes.fine_tuning import fitted, frozen_layers
 from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Recipe
-from vgg.training.lineage import Ancestor, lineage_of
-from vgg.training.starting_weights import START_FROM_FLAG, require_fit
-from vgg.weights.retention import open_checkpoint
+from vgg.training.lineage import Ancestor, NetOpener, check_pixel_scale, lineage_of
+from vgg.training.starting_weights import START_FROM_FLAG, fresh_layers, require_fit
+from vgg.weights.open_run import open_run
 
 FREE_TO_CHANGE = {"train.epochs", "train.steps", "train.checkpoint_steps", "train.log_steps"}
 """A training may be resumed with other values of these: they do not affect the steps already made."""
@@ -35,27 +36,47 @@ class TrainingPlan:
     manifest: Manifest
     architecture: Architecture
     total_steps: int
+    mean_rgb: tuple[float, float, float]
+    """Subtracted from the pixels: of the data, or of the net that it starts from."""
     lineage: tuple[Ancestor, ...]
     """The nets whose weights it starts from, the nearest first."""
+    fresh: tuple[str, ...]
+    """Layers that do not come from these, but are initialised."""
+    frozen: tuple[str, ...]
+    """Layers that stay as they are."""
 
     @classmethod
     def resolve(
-        cls, recipe_name: str, recipe: Recipe, seed: int, data: str, manifest: Manifest
+        cls,
+        recipe_name: str,
+        recipe: Recipe,
+        seed: int,
+        data: str,
+        manifest: Manifest,
+        open_net: NetOpener = open_run,
     ) -> "TrainingPlan":
         """UserError where the recipe does not fit the data, the data lacks a split, or `--model.start-from`
-        names no sound checkpoint, or one whose weights do not fit the net."""
+        names no sound net that fits."""
+        start = None
+        if recipe.model.start_from is not None:
+            start = open_net(recipe.model.start_from, START_FROM_FLAG)
+            recipe = fitted(recipe, start.architecture)
+            check_recipe(recipe)
         architecture = recipe.architecture(len(manifest.classes))
         for split in SPLITS:
             if split not in manifest.splits or not manifest.splits[split].images:
                 raise UserError(f"{data} has no images in split {split!r}; a training needs both")
         steps = recipe.total_steps(manifest.splits["train"].images)
         check_steps(steps)
-        lineage: tuple[Ancestor, ...] = ()
-        if (start_from := recipe.model.start_from) is not None:
-            checkpoint = open_checkpoint(start_from, START_FROM_FLAG)
-            require_fit(architecture, recipe.model, checkpoint.model)
-            lineage = lineage_of(start_from, checkpoint)
-        return cls(recipe_name, recipe, seed, data, manifest, architecture, steps, lineage)
+        resolved = recipe_name, recipe, seed, data, manifest, architecture, steps
+        if start is None:
+            return cls(*resolved, manifest.mean_rgb, (), (), ())
+        lineage = lineage_of(recipe.model.start_from, start)
+        fresh = fresh_layers(recipe.model, start, manifest.class_names)
+        frozen = frozen_layers(recipe.model, architecture, fresh)
+        check_pixel_scale(recipe.model, lineage, frozen)
+        require_fit(architecture, recipe.model, fresh, start.weights)
+        return cls(*resolved, start.mean_rgb, lineage, fresh, frozen)
 
     @property
     def train_images(self) -> int:

@@ -21,6 +21,8 @@ def training_result(context: RunContext, state: TrainerState, timer: StepTimer) 
         "recipe": plan.recipe_name,
         "difference": plan.difference,
         "lineage": to_json(plan.lineage),
+        "fresh_layers": list(plan.fresh),
+        "frozen_layers": list(plan.frozen),
         "settings": flatten(plan.recipe),
         "seed": plan.seed,
         "classes": plan.manifest.class_names,

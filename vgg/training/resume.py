@@ -36,7 +36,7 @@ def to_checkpoint(
             "classes": plan.manifest.class_names,
             "class_ids": plan.manifest.classes,
             "data_name": plan.manifest.source,
-            "mean_rgb": plan.manifest.mean_rgb,
+            "mean_rgb": plan.mean_rgb,
             "validations": list(state.validations),
             "plateau": asdict(state.plateau),
             "resumed_from": list(state.resumed_from),

@@ -11,12 +11,11 @@ from pipelines.storage.folder import Folder
 from vgg.net.module import VGG
 from vgg.net.precision import MixedPrecision
 from vgg.recipes.difference import START_FROM, flatten_saved
-from vgg.training.lineage import saved_lineage
+from vgg.training.lineage import NetOpener, saved_lineage
 from vgg.training.plan import TrainingPlan
 from vgg.training.starting_weights import START_FROM_FLAG, starting_weights
 from vgg.weights.checkpoint import Checkpoint
-from vgg.weights.retention import open_checkpoint, read_newest
-from vgg.weights.state import weights_sha256
+from vgg.weights.retention import read_newest
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,9 @@ class Start:
     """Why each newer checkpoint is not used."""
 
 
-def choose_start(run: Folder, plan: TrainingPlan, precision: MixedPrecision, net: VGG) -> Start:
+def choose_start(
+    run: Folder, plan: TrainingPlan, precision: MixedPrecision, net: VGG, open_net: NetOpener
+) -> Start:
     """Read and verify what the training starts with, and set the net's weights from it.
 
     UserError where the checkpoints are damaged or of another training, or the weights do not fit the net.
@@ -41,8 +42,9 @@ def choose_start(run: Folder, plan: TrainingPlan, precision: MixedPrecision, net
     if checkpoint is not None:
         _check_identity(run, checkpoint.metadata, plan, precision)
     elif plan.recipe.model.start_from is not None:
-        weights = open_checkpoint(plan.recipe.model.start_from, START_FROM_FLAG, underway=True).model
-        if (digest := weights_sha256(weights)) != plan.lineage[0].weights_sha256:
+        found = open_net(plan.recipe.model.start_from, START_FROM_FLAG, underway=True)
+        weights = found.weights
+        if (digest := found.weights_sha256) != plan.lineage[0].weights_sha256:
             raise UserError(
                 f"--model.start-from {plan.recipe.model.start_from} holds other weights ({digest[:12]}) than "
                 f"at the start ({plan.lineage[0].weights_sha256[:12]}): its own training goes on"
@@ -57,7 +59,7 @@ def set_weights(net: VGG, plan: TrainingPlan, start: Start) -> None:
     if start.checkpoint is not None:
         net.load_state_dict(start.checkpoint.model)
     else:
-        starting_weights(net, plan.recipe.model, plan.seed, start.weights)
+        starting_weights(net, plan.recipe.model, plan.seed, start.weights, plan.fresh)
 
 
 def _check_identity(

@@ -1,6 +1,6 @@
 """The weights that a training starts with: initialised, or taken from another net."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -8,27 +8,51 @@ from cli.errors import UserError
 from vgg.net.architecture import Architecture
 from vgg.net.initialise import initialise
 from vgg.net.module import VGG
+from vgg.recipes.fine_tuning import LAST_LAYER
 from vgg.recipes.schema import Model
+from vgg.weights.trained_net import TrainedNet
 
 # Paper, section 3.1. Matched by name, since the shapes agree: conv2_1 of A reads the 64 channels that block 1
 # has in every configuration, and so on for conv3_1 and conv3_2.
 SHALLOWER_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")
 
-
 START_FROM_FLAG = "--model.start-from"
 
 
-def require_fit(architecture: Architecture, model: Model, state: Mapping[str, torch.Tensor]) -> None:
+def fresh_layers(model: Model, start: TrainedNet, class_names: Sequence[str]) -> tuple[str, ...]:
+    """Layers that do not come from the net that a training starts from: the last, where its classes are others.
+
+    Of a net whose classes have no names, only their number is compared.
+    """
+    same = start.class_names in (None, tuple(class_names)) and start.architecture.classes == len(class_names)
+    return () if same or model.initialisation == "shallower" else (LAST_LAYER,)
+
+
+def require_fit(
+    architecture: Architecture, model: Model, fresh: Sequence[str], state: Mapping[str, torch.Tensor]
+) -> None:
     """UserError naming the first layer that `--model.initialisation` could not take from these weights."""
-    net = VGG(architecture).to("meta")
-    (start_from_shallower if model.initialisation == "shallower" else start_from_checkpoint)(net, state)
+    with torch.device("meta"):
+        net = VGG(architecture)
+    if model.initialisation == "shallower":
+        start_from_shallower(net, state)
+    else:
+        start_from_checkpoint(net, state, fresh)
 
 
-def starting_weights(net: VGG, model: Model, seed: int, state: Mapping[str, torch.Tensor] | None) -> None:
-    """Set the weights as `--model.initialisation` says; `state`: the weights of `--model.start-from`."""
+def starting_weights(
+    net: VGG,
+    model: Model,
+    seed: int,
+    state: Mapping[str, torch.Tensor] | None,
+    fresh: Sequence[str] = (),
+) -> None:
+    """Set the weights as `--model.initialisation` says; `state`: the weights of `--model.start-from`, of which
+    the layers `fresh` are not taken."""
     if model.initialisation == "checkpoint":
         assert state is not None
-        start_from_checkpoint(net, state)
+        initialise(net, "glorot", seed, fresh)
+        start_from_checkpoint(net, state, fresh)
     elif model.initialisation == "shallower":
         assert state is not None
         initialise(net, "normal", seed)
@@ -45,9 +69,10 @@ def start_from_shallower(net: VGG, state: Mapping[str, torch.Tensor]) -> None:
     _take(net, state, [f"{layer}.{kind}" for layer in SHALLOWER_LAYERS for kind in ("weight", "bias")])
 
 
-def start_from_checkpoint(net: VGG, state: Mapping[str, torch.Tensor]) -> None:
-    """Take every layer. UserError naming the first that is missing, differs in shape, or is not in the net."""
-    _take(net, state, [name for name, _ in net.named_parameters()])
+def start_from_checkpoint(net: VGG, state: Mapping[str, torch.Tensor], fresh: Sequence[str] = ()) -> None:
+    """Take every layer but the `fresh` ones. UserError naming the first that is missing, differs in shape, or
+    is not in the net."""
+    _take(net, state, [name for name, _ in net.named_parameters() if name.split(".")[0] not in fresh])
     if extra := sorted(set(state) - set(dict(net.named_parameters()))):
         raise UserError(f"--model.start-from: the checkpoint has {extra[0]}, which this net lacks")
 

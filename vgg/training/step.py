@@ -37,7 +37,7 @@ def train_step(
         return F.cross_entropy(scores_bK.float(), labels_b[rows], reduction="sum") / reducer.batch
 
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_factor"]
     optimizer.zero_grad(set_to_none=True)
     losses_L = reducer.backward(loss_of, precision.scaler)
     precision.scaler.step(optimizer)

@@ -8,14 +8,18 @@ from pipelines.storage.folder import Folder
 from vgg.recipes.difference import START_FROM, flatten_saved
 
 
-def is_finished(reference: str, metadata: Mapping[str, Any]) -> bool:
+def is_finished(reference: str, metadata: Mapping[str, Any], flag: str = "", *, underway: bool = False) -> bool:
     """Whether the run that a checkpoint lies in has a result.json of the very same settings, seed and data.
 
     `reference`: the run's folder or the checkpoint's; `metadata`: the checkpoint's. A training that goes on
     longer than one that has ended in the same folder has not ended by that. A checkpoint that was copied away
-    from its run is of a training of which nobody knows.
+    from its run is of a training of which nobody knows. `flag`, `underway`: as of `open_run`.
     """
-    run = _run_of(Folder(reference))
+
+    def folder(uri: str) -> Folder:
+        return Folder(uri, flag).underway() if underway else Folder(uri, flag)
+
+    run = folder(_run_of(folder(reference)))
     if not run.exists("result.json"):
         return False
     try:
@@ -29,9 +33,9 @@ def is_finished(reference: str, metadata: Mapping[str, Any]) -> bool:
     return ended == own
 
 
-def _run_of(folder: Folder) -> Folder:
+def _run_of(folder: Folder) -> str:
     """The run's folder of a checkpoint's, RUN/checkpoints/NAME; the folder itself if it is no checkpoint's."""
     if not folder.exists("manifest.json"):
-        return folder
+        return folder.uri
     base, mark, query = (str(folder.local) if folder.local else folder.uri).partition("?")
-    return Folder(f"{base.rsplit('/', 2)[0]}{mark}{query}")
+    return f"{base.rsplit('/', 2)[0]}{mark}{query}"

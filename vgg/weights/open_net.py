@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -11,15 +12,16 @@ from zipfile import BadZipFile
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from cli.addresses import refuse_secret
-from cli.errors import UserError
+from cli.errors import Failure, UserError
+from pipelines.storage.patience import UNDERWAY
 from vgg.net.architecture import CHANNELS, Architecture
 from vgg.net.module import VGG
 from vgg.net.torchvision import load_torchvision, torchvision_names
 from vgg.recipes.schema import Input
-from vgg.weights.finished import is_finished
-from vgg.weights.retention import open_checkpoint
+from vgg.weights.open_run import open_run, restored_net
 from vgg.weights.state import model_state, weights_sha256
 from vgg.weights.trained_net import TrainedNet
 
@@ -28,81 +30,91 @@ TORCHVISION_STD = (0.229, 0.224, 0.225)
 """Mean and standard deviation by which torchvision's nets expect pixels in [0, 1] to be normalised."""
 
 
-def open_net(reference: str) -> TrainedNet:
+def open_net(reference: str, flag: str = "", *, underway: bool = False) -> TrainedNet:
     """The net at `reference`. UserError if there is none or it is damaged.
 
     A run's folder (its best checkpoint is used) or a checkpoint's, as a path or a URI; `runs:/RUN` or
     `models:/MODEL` of the MLflow server of MLFLOW_TRACKING_URI; a `.pth`, `.pt` or `.safetensors` file with the
-    state dict of torchvision's vgg11, vgg13, vgg16 or vgg19.
+    state dict of torchvision's vgg11, vgg13, vgg16 or vgg19. `flag`: by which the user named it; `underway`:
+    whether a job runs already, which waits longer for a store or a server: if that stays away, it is a Failure.
     """
+    described = f"{flag} {reference}".strip()
     if re.match(r"(runs|models):/", reference):
-        return _from_mlflow(reference)
+        return _from_mlflow(reference, described, underway=underway)
     if re.search(r"\.(pth|pt|safetensors)$", reference):
-        return _from_torchvision(Path(reference))
-    checkpoint = open_checkpoint(reference)
-    return _trained_net(
-        reference, checkpoint.model, checkpoint.metadata, is_finished(reference, checkpoint.metadata)
-    )
+        return _from_torchvision(Path(reference), described)
+    return open_run(reference, flag, underway=underway)
 
 
-def _trained_net(
-    reference: str, weights: dict[str, torch.Tensor], metadata: Mapping[str, Any], finished: bool = True
-) -> TrainedNet:
-    """UserError if the metadata are none of a training, or the weights not those of its architecture."""
-    try:
-        net = TrainedNet.from_checkpoint(weights, metadata, finished=finished)
-    except UserError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{reference} is no net of python -m vgg.train: its metadata are malformed ({error!r})"
-        ) from error
-    with torch.device("meta"):
-        wanted = {name: value.shape for name, value in VGG(net.architecture).state_dict().items()}
-    if {name: value.shape for name, value in weights.items()} != wanted:
-        raise UserError(f"{reference} is damaged: its weights are not those of {net.architecture}")
-    return net
+@dataclass(frozen=True)
+class NetOpener:
+    """`open_net` for other processes, which may lack this one's environment."""
+
+    tracking_uri: str | None
+    """Address of the MLflow server, used where MLFLOW_TRACKING_URI is not set."""
+
+    def __call__(self, reference: str, flag: str = "", *, underway: bool = False) -> TrainedNet:
+        """As `open_net`."""
+        if self.tracking_uri is not None:
+            os.environ.setdefault("MLFLOW_TRACKING_URI", self.tracking_uri)
+        return open_net(reference, flag, underway=underway)
 
 
-def _from_mlflow(reference: str) -> TrainedNet:
+def _from_mlflow(reference: str, described: str, *, underway: bool) -> TrainedNet:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # else it waits four minutes for no server
     import mlflow
     from mlflow.exceptions import MlflowException
 
     refuse_secret(mlflow.get_tracking_uri(), "MLFLOW_TRACKING_URI")
+
+    def may_pass(error: BaseException) -> bool:
+        return isinstance(error, MlflowException) and error.get_http_status_code() >= 500
+
+    retrying = Retrying(
+        retry=retry_if_exception(may_pass),
+        wait=wait_exponential(multiplier=0.2, max=5),
+        stop=stop_after_delay(UNDERWAY.seconds if underway else 0),
+        reraise=True,
+    )
     try:
-        if reference.startswith("runs:/") and "/" not in reference.removeprefix("runs:/"):
-            outputs = mlflow.MlflowClient().get_run(reference.removeprefix("runs:/")).outputs
-            if outputs is None or not outputs.model_outputs:
-                raise UserError(
-                    f"{reference} has no model: its training has not ended, or is not delivered yet"
-                )
-            reference = f"models:/{outputs.model_outputs[-1].model_id}"
-        info = mlflow.models.get_model_info(reference)
-        metadata = (info.metadata or {}).get("vgg")
-        if metadata is None:
-            raise UserError(f"{reference} is not a model that vgg.train logged: it lacks the metadata `vgg`")
-        folder = Path(mlflow.artifacts.download_artifacts(reference))
+        metadata, folder = retrying(_download, reference, described)
     except MlflowException as error:
-        raise UserError(f"{reference} cannot be read from {mlflow.get_tracking_uri()}: {error}") from error
+        message = f"{described} cannot be read from {mlflow.get_tracking_uri()}: {error}"
+        raise (Failure(message) if underway else UserError(message)) from error
     file = next(folder.rglob("*.pt2"), None)
     if file is None:
-        raise UserError(f"{reference} has no .pt2 file: it was not logged by vgg.train, or not completely")
+        raise UserError(f"{described} has no .pt2 file: it was not logged by vgg.train, or not completely")
     try:
         program = torch.export.load(file)
     except (OSError, RuntimeError, ValueError, KeyError, AssertionError, BadZipFile) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{reference}: {file.name} cannot be read: {reason}") from error
+        raise UserError(f"{described}: {file.name} cannot be read: {reason}") from error
     weights = {name: value.detach().contiguous() for name, value in program.state_dict.items()}
-    return _trained_net(reference, weights, metadata)
+    return restored_net(described, weights, metadata)
 
 
-def _from_torchvision(file: Path) -> TrainedNet:
+def _download(reference: str, described: str) -> tuple[Mapping[str, Any], Path]:
+    """The metadata of a model that vgg.train logged, and its files."""
+    import mlflow
+
+    if reference.startswith("runs:/") and "/" not in reference.removeprefix("runs:/"):
+        outputs = mlflow.MlflowClient().get_run(reference.removeprefix("runs:/")).outputs
+        if outputs is None or not outputs.model_outputs:
+            raise UserError(f"{described} has no model: its training has not ended, or is not delivered yet")
+        reference = f"models:/{outputs.model_outputs[-1].model_id}"
+    info = mlflow.models.get_model_info(reference)
+    metadata = (info.metadata or {}).get("vgg")
+    if metadata is None:
+        raise UserError(f"{described} is not a model that vgg.train logged: it lacks the metadata `vgg`")
+    return metadata, Path(mlflow.artifacts.download_artifacts(reference))
+
+
+def _from_torchvision(file: Path, described: str) -> TrainedNet:
     """The net of torchvision's weights. Its input normalisation becomes ours, which only subtracts the mean:
     the division is folded into the first convolution.
     """
-    state = _read_state_dict(file)
-    architecture = _torchvision_architecture(file, state)
+    state = _read_state_dict(file, described)
+    architecture = _torchvision_architecture(described, state)
     net = VGG(architecture)
     load_torchvision(net, state)
     # (x / 255 - mean) / std = (x - 255 mean) / (255 std), so the zero padding stays zero.
@@ -124,9 +136,9 @@ def _from_torchvision(file: Path) -> TrainedNet:
     )
 
 
-def _read_state_dict(file: Path) -> dict[str, torch.Tensor]:
+def _read_state_dict(file: Path, described: str) -> dict[str, torch.Tensor]:
     if not file.is_file():
-        raise UserError(f"no weights file {file}")
+        raise UserError(f"no weights file {described}")
     try:
         if file.suffix == ".safetensors":
             state = load_file(file)
@@ -134,17 +146,17 @@ def _read_state_dict(file: Path) -> dict[str, torch.Tensor]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, SafetensorError, ValueError, EOFError, UnpicklingError) as error:
         reason = str(error).partition(". ")[0]  # torch goes on to advise weights_only=False
-        raise UserError(f"{file} cannot be read as a state dict: {reason}") from error
+        raise UserError(f"{described} cannot be read as a state dict: {reason}") from error
     if not isinstance(state, dict) or "classifier.6.weight" not in state:
-        raise UserError(f"{file} is not a state dict of torchvision's vgg11, vgg13, vgg16 or vgg19")
+        raise UserError(f"{described} is not a state dict of torchvision's vgg11, vgg13, vgg16 or vgg19")
     return state
 
 
-def _torchvision_architecture(file: Path, state: Mapping[str, torch.Tensor]) -> Architecture:
+def _torchvision_architecture(described: str, state: Mapping[str, torch.Tensor]) -> Architecture:
     classes = state["classifier.6.weight"].shape[0]
     map_side = round((state["classifier.0.weight"].shape[1] / CHANNELS[-1]) ** 0.5)  # of the last feature map
     for configuration in ("A", "B", "D", "E"):
         architecture = Architecture(configuration, classes, 32 * map_side)
         if set(torchvision_names(architecture).values()) == set(state):
             return architecture
-    raise UserError(f"{file} is not a state dict of torchvision's vgg11, vgg13, vgg16 or vgg19")
+    raise UserError(f"{described} is not a state dict of torchvision's vgg11, vgg13, vgg16 or vgg19")

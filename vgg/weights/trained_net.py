@@ -47,6 +47,10 @@ class TrainedNet:
     started_from: tuple[str, ...] = ()
     """Recipes of the nets whose weights it started from, the nearest first, as `recipe`; empty if unknown or
     none."""
+    metadata: Mapping[str, Any] | None = None
+    """Of the checkpoint; None of a net that this project did not train."""
+    finished: bool = True
+    """Whether its training has come to its end."""
 
     @property
     def training_scale(self) -> str:
@@ -80,6 +84,8 @@ class TrainedNet:
             seed=metadata["seed"],
             trained_on=metadata.get("data", ""),
             started_from=_started_from(metadata, digest),
+            metadata=metadata,
+            finished=finished,
         )
 
     def module(self) -> VGG:
