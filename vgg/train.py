@@ -28,6 +28,7 @@ from pipelines.storage.folder import Folder
 from vgg.recipes.check import check_recipe
 from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Recipe
+from vgg.recipes.shorthand import expanded
 from vgg.tracking.server import tracking_uri
 from vgg.tracking.software import software
 from vgg.training.dry_run import print_plan, print_recipe
@@ -63,13 +64,16 @@ class TrainOptions:
 
 def main() -> None:
     """Parse, train, print. Exit code 2 for a user's mistake, 1 for a failed training."""
+    given = arguments()
     options = tyro.extras.overridable_config_cli(
         {name: (text, TrainOptions(name, recipe)) for name, (text, recipe) in RECIPES.items()},
         prog="python -m vgg.train",
         description="Train a VGG net. Each recipe: its command, its cost, its expected result.",
-        args=arguments(),
+        args=given,
     )
     with exit_codes():
+        named = {argument.partition("=")[0] for argument in given if argument.startswith("--")}
+        options = replace(options, recipe=expanded(options.recipe, RECIPES[options.name][1], named))
         outcome = execute(options)
         if outcome is not None:
             print_outcome(outcome, options.out)

@@ -6,7 +6,8 @@ from typing import Any
 
 from cli.errors import UserError
 from vgg.net.architecture import Architecture, layers
-from vgg.recipes.schema import Input, Model, Recipe
+from vgg.recipes.schema import Model, Recipe
+from vgg.recipes.shorthand import in_proportion
 
 LAST_LAYER = "fc8"
 
@@ -25,14 +26,7 @@ def fitted(recipe: Recipe, start: Architecture) -> Recipe:
         return replace(recipe, model=model)
     configuration: Any = start.configuration  # a Literal in the recipe
     taken = replace(model, configuration=configuration, side=start.side, width=start.width)
-    return replace(recipe, model=taken, input=_moved(recipe.input, model.side, start.side))
-
-
-def _moved(crop: Input, old_side: int, side: int) -> Input:
-    """The scales in proportion to the side of the crop."""
-    scales = (round(scale * side / old_side) for scale in (crop.min_scale, crop.max_scale, crop.test_scale))
-    smallest, largest, test = scales
-    return replace(crop, min_scale=smallest, max_scale=largest, test_scale=test)
+    return replace(recipe, model=taken, input=in_proportion(recipe.input, model.side, start.side))
 
 
 def frozen_layers(model: Model, architecture: Architecture, fresh: Collection[str]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """All recipes by name."""
 
 from vgg.net.architecture import parameter_count, training_flops
+from vgg.recipes.codan import CODAN
 from vgg.recipes.digits import DIGITS
 from vgg.recipes.paper import paper_recipes
 from vgg.recipes.photos import FINE_TUNE, PHOTOS
@@ -20,6 +21,7 @@ def _describe(command: str, recipe: Recipe, images: int, classes: int, expected:
 _LISTED = [
     *((*entry, 1_281_167, 1000) for entry in paper_recipes()),
     *((*entry, 100_000, 200) for entry in tiny_imagenet_recipes()),
+    ("codan", "test with vgg.evaluate --split test_day, and test_night", CODAN, 10_000, 10),
     ("photos", "for a folder of your own photographs, at 64x64", PHOTOS, 1000, 10),
     ("fine-tune", "from --model.start-from a net, for your own photographs", FINE_TUNE, 1000, 10),
     ("digits", "at least 97 % top-1 accuracy in two minutes on two cores", DIGITS, 1437, 10),

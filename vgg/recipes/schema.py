@@ -16,10 +16,13 @@ class Model:
 
     configuration: Literal["A", "A-LRN", "B", "C", "D", "E"] = "D"
     """Column of table 1: A 11 layers, B 13, C 16 with three 1x1 convolutions, D 16, E 19."""
+    depth: Literal[11, 13, 16, 19] | None = None
+    """Layers with weights, instead of `configuration`: 11 is A, 13 B, 16 D, 19 E, unless the configuration has
+    so many already."""
     classes: int | None = None
     """Outputs of the last layer. None: the number of classes of the data."""
     side: int = 224
-    """Crop side in pixels, a multiple of 32."""
+    """Crop side in pixels, a multiple of 32. The scales of `input` move with it, unless they are given."""
     width: float = 1.0
     """Factor on every number of channels and hidden units."""
     dropout: float = 0.5
@@ -63,7 +66,8 @@ class Optim:
     name: Literal["sgd", "adam"] = "sgd"
     """sgd: with momentum, as in the paper. adam: Kingma and Ba."""
     lr: float = 0.01
-    """Learning rate before any drop."""
+    """Learning rate before any drop. Where another optimizer than the recipe's is named without it: 0.01 for
+    sgd, 0.0001 for adam."""
     momentum: float = 0.9
     """Momentum of sgd; adam's first beta."""
     weight_decay: float = 5e-4
