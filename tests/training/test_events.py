@@ -124,3 +124,23 @@ def test_an_error_ends_the_training_for_its_observers_too(digits, tmp_path):
     (finished,) = failing.of(Finished)
     assert finished.result is None
     assert "cut off" in finished.problem
+
+
+def test_training_accuracy_and_loss_stand_beside_those_of_validation(told, digits, tmp_path):
+    """Of the updates since the validation before: steps 1 to 6, then 7 and 8, whether interrupted or not."""
+    first, last = told[1].result["validations"]
+    losses = told[1].result["losses"]
+    assert first["train_loss"] == pytest.approx(sum(losses[:6]) / 6)
+    assert last["train_loss"] == pytest.approx(sum(losses[6:]) / 2)
+    for validation, rows in ((first, 6 * 256), (last, 2 * 256)):
+        hits = validation["train_top1"] * rows
+        assert 0 < hits < rows
+        assert hits == pytest.approx(round(hits))
+    train(ALONE, job(digits, tmp_path, recipe(7)), Recorder())  # validates at its end, which is not a pass's
+    resumed = train(ALONE, job(digits, tmp_path, recipe(8)), Recorder()).result
+    assert resumed is not None
+    counts = [
+        v["train_top1"] * (v["step"] - before)
+        for before, v in zip((0, 6, 7), resumed["validations"], strict=True)
+    ]
+    assert counts[1] + counts[2] == pytest.approx(2 * last["train_top1"])

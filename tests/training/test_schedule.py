@@ -9,11 +9,12 @@ from vgg.recipes.schema import Schedule
 from vgg.training.schedule import PlateauState, learning_rate, should_stop_early, update_plateau
 
 
-def run(schedule, accuracies, steps=1000):
+def run(schedule, accuracies, steps=1000, losses=None):
     """(rate in force after each validation, whether training ends there); so many updates between two."""
     state, rows = PlateauState(), []
     for number, accuracy in enumerate(accuracies, start=1):
-        state = update_plateau(state, accuracy, number * steps, schedule)
+        loss = 1.0 if losses is None else losses[number - 1]
+        state = update_plateau(state, accuracy, loss, number * steps, schedule)
         rows.append((learning_rate(0.01, state, schedule), should_stop_early(state, schedule)))
     return rows
 
@@ -83,6 +84,15 @@ class TestFloor:
 def test_early_stop_counts_over_drops():
     rows = run(Schedule(patience=2, early_stop=4), [0.5, 0.5, 0.5, 0.5, 0.5, 0.6])
     assert [stop for _, stop in rows] == [False, False, False, False, True, False]
+
+
+def test_early_stop_on_loss():
+    """Any fall counts, and accuracy does not."""
+    losses = [2.0, 1.5, 1.4999, 1.6, 1.5, 1.4, 1.4, 1.5]
+    on_loss = run(Schedule(early_stop=2, early_stop_on="loss"), [0.1] * 8, losses=losses)
+    assert [stop for _, stop in on_loss] == [False] * 4 + [True, False, False, True]
+    on_accuracy = run(Schedule(early_stop=2), [0.1] * 8, losses=losses)
+    assert [stop for _, stop in on_accuracy] == [False] * 2 + [True] * 6
 
 
 def test_never_stops_without_early_stop():

@@ -89,6 +89,16 @@ def test_update_is_the_mean_over_the_batch_for_any_micro_batch(net, micro_batch)
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-6)
 
 
+def test_hits_are_the_rows_whose_best_class_is_the_true_one(net):
+    images_BCHW, labels_B, masks = batch_of(10)
+    right = (net(images_BCHW, masks).flatten(1).argmax(1) == labels_B).sum().item()
+    reducer = DDPReducer(net, Worker(0, 1, 0, CPU, 1), 10, 4, torch.zeros(1))
+    hits = torch.tensor(100)
+    optimizer, precision = make_optimizer(net, Optim(lr=0.1)), MixedPrecision(torch.float32, CPU)
+    train_step(reducer, optimizer, precision, images_BCHW, labels_B, masks, lr=0.1, hits=hits)
+    assert hits.item() == 100 + right
+
+
 def test_bf16_autocast_keeps_fp32_weights_and_stays_near(net):
     losses, _ = by_hand(net, 10, 1)
     got = update(net, 10, 10, steps=1, dtype=torch.bfloat16)

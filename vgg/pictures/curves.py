@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vgg.pictures.style import BLUE, ORANGE, as_text
+from vgg.pictures.style import BLUE, GREEN, ORANGE, as_text
 
 
 def training_curves(losses: Sequence[float], validations: Sequence[dict[str, Any]]) -> Figure:
@@ -45,7 +45,7 @@ def _draw_losses(axes: Axes, losses: Sequence[float], validations: Sequence[dict
 
 
 def _draw_errors(axes: Axes, validations: Sequence[dict[str, Any]]) -> None:
-    axes.set(xlabel="step", ylabel="error, %", title="Validation error")
+    axes.set(xlabel="step", ylabel="error, %", title="Error")
     if not validations:
         axes.text(0.5, 0.5, "not validated yet", ha="center", color="gray", transform=axes.transAxes)
         return
@@ -55,6 +55,11 @@ def _draw_errors(axes: Axes, validations: Sequence[dict[str, Any]]) -> None:
             continue
         errors = [100 * (1 - v[key]) for v in validations]
         axes.plot(at, errors, color=colour, label=label, marker="o", markersize=3)
+    counted = [(v["step"], 100 * (1 - v["train_top1"])) for v in validations if v.get("train_top1") is not None]
+    if counted:
+        axes.plot(
+            *zip(*counted, strict=True), color=GREEN, label="top-1, training", linestyle="--", linewidth=1
+        )
     for before, after in pairwise(validations):
         if after["lr"] < before["lr"]:
             axes.axvline(before["step"], color="gray", linewidth=0.8, linestyle=":")

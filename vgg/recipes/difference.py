@@ -14,6 +14,7 @@ ADDED_SETTINGS = {
     "model.freeze",
     "model.take_architecture",
     "optim.body_lr_factor",
+    "schedule.early_stop_on",
     "schedule.patience_steps",
     "train.validation_steps",
 }

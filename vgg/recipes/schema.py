@@ -93,6 +93,8 @@ class Schedule:
     """Smallest gain in top-1 accuracy (a fraction) that counts as an improvement."""
     early_stop: int | None = None
     """Validations without improvement after which training ends. None: never."""
+    early_stop_on: Literal["accuracy", "loss"] = "accuracy"
+    """What has to improve: the top-1 accuracy, by `min_improvement`, or the loss, by anything."""
 
 
 @dataclass(frozen=True)

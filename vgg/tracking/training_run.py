@@ -72,6 +72,8 @@ class TrainingRun:
             "val/majority_share": event.scores.majority_share,
             "schedule/drops": float(event.drops),
         }
+        if (train_top1 := event.validations[-1]["train_top1"]) is not None:
+            points["train/top1_accuracy"] = train_top1
         if (top5_accuracy := event.scores.top5_accuracy) is not None:
             points |= {"val/top5_accuracy": top5_accuracy, "val/top5_error": 100 * (1 - top5_accuracy)}
         self._tracker.metrics(event.step, points)

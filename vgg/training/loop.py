@@ -91,6 +91,7 @@ class Training:
             self.state = restore(start.checkpoint, self.optimizer, self.precision)
             resumed_from = start.checkpoint.step
         self.saved_step = resumed_from
+        self.hits = torch.zeros((), dtype=torch.int64, device=self.worker.device)
         self.reducer = self._make_reducer()
         self.context = RunContext(
             self.job, self.worker, self.net, self.precision, self.data.val_set, resumed_from, start.skipped
@@ -145,6 +146,7 @@ class Training:
                         batch.labels_B,
                         masks.of(state.step),
                         lr=lr,
+                        hits=self.hits,
                     )
                 )
                 state.step += 1
@@ -155,6 +157,8 @@ class Training:
                 if not all(map(math.isfinite, losses)):
                     return self._diverged(losses)
                 state.losses += losses
+                state.add_hits(int(sum_over_workers(self.hits)))
+                self.hits.zero_()
                 seconds, waited = self.timer.stop(len(losses))
                 self._tell(StepsDone(state.step, tuple(losses), lr, seconds, waited))
                 if self._saves() and (problem := self._save(best=self._validates() and self._validate(lr))):
@@ -191,17 +195,10 @@ class Training:
                 precision=self.precision,
             )
         before = state.best
-        state.validations.append(
-            {
-                "step": state.step,
-                "epoch": self.plan.epochs(state.step),
-                "lr": lr,
-                **scores.summary(),
-            }
-        )
+        state.add_validation(self.plan.epochs(state.step), lr, self.recipe.train.batch, scores.summary())
         if self.plan.validation_is_due(state.step):
-            accuracy, schedule = scores.top1_accuracy, self.recipe.schedule
-            state.plateau = update_plateau(state.plateau, accuracy, state.step, schedule)
+            found = scores.top1_accuracy, scores.loss
+            state.plateau = update_plateau(state.plateau, *found, state.step, self.recipe.schedule)
         history = tuple(state.losses), tuple(state.validations)
         self._tell(Validated(state.step, scores, state.plateau.drops, *history))
         return before is None or scores.top1_accuracy > before["top1"]

@@ -38,6 +38,7 @@ def to_checkpoint(
             "data_name": plan.manifest.source,
             "mean_rgb": plan.mean_rgb,
             "validations": list(state.validations),
+            "hits": state.hits,
             "plateau": asdict(state.plateau),
             "resumed_from": list(state.resumed_from),
             "precision": precision.name,
@@ -59,4 +60,5 @@ def restore(
         checkpoint.metadata["validations"],
         PlateauState(**checkpoint.metadata["plateau"]),
         [*checkpoint.metadata["resumed_from"], checkpoint.step],
+        hits=checkpoint.metadata.get("hits"),
     )

@@ -20,10 +20,19 @@ class PlateauState:
     """Updates made by the last improvement or drop."""
     since_best: int = 0
     """Validations since the last improvement."""
+    best_loss: float | None = None
+    since_best_loss: int = 0
+    """Validations since the loss was lowest."""
 
 
-def update_plateau(state: PlateauState, accuracy: float, step: int, schedule: Schedule) -> PlateauState:
-    """The state after another validation, at `step` updates, with this top-1 accuracy (a fraction)."""
+def update_plateau(
+    state: PlateauState, accuracy: float, loss: float, step: int, schedule: Schedule
+) -> PlateauState:
+    """The state after another validation, at `step` updates: top-1 accuracy (a fraction) and loss in nats."""
+    if state.best_loss is None or loss < state.best_loss:
+        state = replace(state, best_loss=loss, since_best_loss=0)
+    else:
+        state = replace(state, since_best_loss=state.since_best_loss + 1)
     if accuracy >= state.best_accuracy + schedule.min_improvement:
         return replace(state, best_accuracy=accuracy, stale=0, turn=step, since_best=0)
     stale, since_best = state.stale + 1, state.since_best + 1
@@ -40,4 +49,5 @@ def learning_rate(base: float, state: PlateauState, schedule: Schedule) -> float
 
 def should_stop_early(state: PlateauState, schedule: Schedule) -> bool:
     """Whether early stopping ends the training now."""
-    return schedule.early_stop is not None and state.since_best >= schedule.early_stop
+    stale = state.since_best_loss if schedule.early_stop_on == "loss" else state.since_best
+    return schedule.early_stop is not None and stale >= schedule.early_stop

@@ -1,7 +1,7 @@
 """What changes from update to update, besides the tensors, and the timing of one attempt."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +18,34 @@ class TrainerState:
     losses: list[float] = field(default_factory=list)
     """Mean loss of each update, in nats."""
     validations: list[dict[str, Any]] = field(default_factory=list)
-    """Each with step, epoch, lr, and `ValidationScores.summary`."""
+    """See `add_validation`."""
     plateau: PlateauState = field(default_factory=PlateauState)
     resumed_from: list[int] = field(default_factory=list)
     """Step that each further attempt resumed from."""
+    hits: int | None = 0
+    """Training rows since the last validation whose best-scored class was the true one; None if not counted."""
+
+    def add_hits(self, hits: int) -> None:
+        """Count right answers of the updates just made."""
+        if self.hits is not None:
+            self.hits += hits
+
+    def add_validation(self, epoch: float, lr: float, batch: int, scores: Mapping[str, Any]) -> None:
+        """Keep a validation: step, epoch, lr, `ValidationScores.summary`, and beside it the mean loss and the
+        accuracy of the updates since the one before, each on its own batch of `batch` rows."""
+        first = self.validations[-1]["step"] if self.validations else 0
+        losses = self.losses[first:]
+        self.validations.append(
+            {
+                "step": self.step,
+                "epoch": epoch,
+                "lr": lr,
+                **scores,
+                "train_loss": sum(losses) / len(losses),
+                "train_top1": None if self.hits is None else self.hits / (len(losses) * batch),
+            }
+        )
+        self.hits = 0
 
     @property
     def best(self) -> dict[str, Any] | None:

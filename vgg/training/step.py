@@ -22,18 +22,22 @@ def train_step(
     masks_bF: Sequence[torch.Tensor] | None,
     *,
     lr: float,
+    hits: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Update the net once from this worker's rows; losses_L in nats, left on the device.
 
     The loss of a row is divided by the *global* batch and the reducer sums gradients, so that the update is the
     exact mean over the batch however unevenly it is divided. Summed over workers and leaves, the losses are the
-    mean loss of the batch.
+    mean loss of the batch. `hits`: a count on the device, to which the rows are added whose best-scored class
+    is the true one, under dropout and before the update.
     """
 
     def loss_of(rows: slice) -> torch.Tensor:
         masks = None if masks_bF is None else [mask_bF[rows] for mask_bF in masks_bF]
         with precision.autocast():
             scores_bK = reducer.module(images_bCHW[rows], masks).flatten(1)
+        if hits is not None:
+            hits.add_((scores_bK.detach().argmax(1) == labels_b[rows]).sum())
         return F.cross_entropy(scores_bK.float(), labels_b[rows], reduction="sum") / reducer.batch
 
     for group in optimizer.param_groups:

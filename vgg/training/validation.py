@@ -106,6 +106,9 @@ def describe(validation: Mapping[str, Any], class_names: Sequence[str]) -> str:
     if validation["top5"] is not None:
         line += f", top-5 {validation['top5']:.2%}"
     line += f", loss {validation['loss']:.4f} on {validation['seen']:,} images"
+    if (train_loss := validation.get("train_loss")) is not None:
+        top1 = validation["train_top1"]
+        line += f"; training {'' if top1 is None else f'top-1 {top1:.2%}, '}loss {train_loss:.4f}"
     if (only := validation.get("only_class")) is not None:
         line += f"; warning: every image was taken for {class_names[only]}, so nothing is told apart"
     return line
