@@ -10,10 +10,10 @@ The same command again resumes from the last checkpoint. `vgg/training/loop.py` 
 
 import re
 import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -31,6 +31,7 @@ from vgg.recipes.schema import Recipe
 from vgg.recipes.shorthand import expanded
 from vgg.tracking.server import tracking_uri
 from vgg.tracking.software import software
+from vgg.training.config_file import save_config, with_config
 from vgg.training.dry_run import print_plan, print_recipe
 from vgg.training.job import Job, Outcome
 from vgg.training.plan import SPLITS, TrainingPlan
@@ -60,16 +61,21 @@ class TrainOptions:
     """Name of the MLflow experiment."""
     dry_run: bool = False
     """Print the resolved recipe, its cost in FLOP and its memory, and stop."""
+    save_config: str = ""
+    """With --dry-run: YAML file to write the resolved settings to."""
+    config: str = ""
+    """Such a YAML file to train by, in place of a recipe's name; flags beside it override it."""
 
 
 def main() -> None:
     """Parse, train, print. Exit code 2 for a user's mistake, 1 for a failed training."""
-    given = arguments()
+    with exit_codes():
+        whole, given = with_config(arguments())
     options = tyro.extras.overridable_config_cli(
         {name: (text, TrainOptions(name, recipe)) for name, (text, recipe) in RECIPES.items()},
         prog="python -m vgg.train",
         description="Train a VGG net. Each recipe: its command, its cost, its expected result.",
-        args=given,
+        args=whole,
     )
     with exit_codes():
         named = {argument.partition("=")[0] for argument in given if argument.startswith("--")}
@@ -84,6 +90,8 @@ def execute(options: TrainOptions) -> Outcome | None:
     recipe, layout = _located(options.recipe), options.layout
     server = tracking_uri(options.track)
     open_net = NetOpener(server)
+    if options.save_config and not (options.dry_run and options.data):
+        raise UserError("--save-config is for --dry-run with --data, which resolves all settings")
     check_recipe(recipe)
     check_layout(layout, recipe.train.batch)
     if not 0 <= options.seed < 2**63:
@@ -99,6 +107,8 @@ def execute(options: TrainOptions) -> Outcome | None:
     out = _out(options)
     if options.dry_run:
         print_plan(plan, layout)
+        if options.save_config:
+            save_config(options.save_config, options.name, _settings(options, plan))
         return None
     if out is None:
         raise UserError("--out is missing: the folder or URI that this run leaves its results in")
@@ -157,6 +167,12 @@ def print_outcome(outcome: Outcome, out: str) -> None:
         f"best validation: {describe(best, outcome.result['classes'])}; after {best['step']:,} of "
         f"{outcome.result['steps']:,} steps; {out}/result.json"
     )
+
+
+def _settings(options: TrainOptions, plan: TrainingPlan) -> dict[str, Any]:
+    """What `--config` needs to make this training again."""
+    rest = {"data": plan.data, "seed": options.seed, "experiment": options.experiment}
+    return {**rest, "layout": asdict(options.layout), **asdict(plan.recipe)}
 
 
 def _located(recipe: Recipe) -> Recipe:
