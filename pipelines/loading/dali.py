@@ -81,6 +81,8 @@ class Loader:
         self._submitted: deque[_Inputs] = deque()
         self._kept_alive: deque[_Inputs] = deque(maxlen=INPUTS_KEPT)
         self._on_gpu = placement != "cpu"
+        # A stream of its own has memory of its own: what queued kernels still read is not overwritten.
+        self._copies = torch.cuda.Stream(device) if self._on_gpu else None
         self._ready: Queue[Batch | Exception] = Queue(max(prefetch, 1))
         self._stopped = Event()
         self._threads = threads
@@ -115,6 +117,8 @@ class Loader:
         if isinstance(found, Exception):
             self._ready.put(found)  # an exhausted iterator stays exhausted
             raise found
+        if self._copies is not None:
+            found.images_BHWC.record_stream(torch.cuda.current_stream(self._device))
         return replace(
             found,
             images_BHWC=found.images_BHWC.to(self._device, non_blocking=True),
@@ -153,19 +157,15 @@ class Loader:
 
     def _crops(self, decoded: Any, inputs: _Inputs, pool: ThreadPoolExecutor) -> torch.Tensor:
         """images_BHWC, in pinned memory if they are to be copied to a GPU."""
-        images_BHWC = torch.empty(
-            len(inputs.plan.images_B),
-            self._side,
-            self._side,
-            3,
-            dtype=torch.uint8,
-            device=self._device if self._on_gpu else "cpu",
-            pin_memory=self._device.type == "cuda" and not self._on_gpu,
-        )
-        if self._on_gpu:
-            feed_ndarray(decoded.as_tensor(), images_BHWC)
-        else:
-            _resample_all(pool, self._threads, decoded, inputs, images_BHWC.numpy())
+        shape = len(inputs.plan.images_B), self._side, self._side, 3
+        if self._copies is not None:
+            with torch.cuda.stream(self._copies):
+                images_BHWC = torch.empty(shape, dtype=torch.uint8, device=self._device)
+                feed_ndarray(decoded.as_tensor(), images_BHWC, cuda_stream=self._copies)
+            self._copies.synchronize()  # then DALI may reuse its buffer, and any stream may read the copy
+            return images_BHWC
+        images_BHWC = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        _resample_all(pool, self._threads, decoded, inputs, images_BHWC.numpy())
         return images_BHWC
 
     def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:

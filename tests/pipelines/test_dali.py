@@ -233,3 +233,29 @@ def test_an_ended_loader_stays_ended(photos):
     with loader(photos, Augment(32, 32, 40), steps=1) as batches:
         assert len(list(batches)) == 1
         assert list(batches) == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="placements on a GPU need one")
+@pytest.mark.parametrize("placement", ["regions", "gpu"])
+def test_a_batch_stays_whole_while_queued_kernels_read_it(photos, placement):
+    """The device is behind the host: each batch is read long after the next ones have been decoded."""
+    manifest, train_set, _ = photos
+    augment = Augment(64, 64, 96, mirror=True, colour_std=0.1)
+
+    def checksums(device_is_behind):
+        loader = TrainLoader(
+            train_set, manifest, augment, seed=0, batch=8, rows=range(8), first_step=0, steps=40,
+            device=torch.device("cuda"), threads=1, placement=placement,
+        )  # fmt: skip
+        sums = []
+        with loader:
+            for batch in loader:
+                if device_is_behind:
+                    torch.cuda._sleep(50_000_000)  # cycles, some 30 ms
+                sums.append(batch.images_BHWC.long().sum())
+                del batch
+                if not device_is_behind:
+                    torch.cuda.synchronize()
+        return torch.stack(sums).tolist()
+
+    assert checksums(device_is_behind=True) == checksums(device_is_behind=False)
