@@ -312,7 +312,7 @@ def test_mistakes_are_reported_before_anything_is_started(data, run, change, rea
     ("change", "reason"),
     [
         ({"split": "test"}, "has no split 'test', only"),
-        ({"data": "/nowhere"}, "no folder /nowhere"),
+        ({"data": "/nowhere"}, "no folder --data /nowhere"),
     ],
 )
 def test_data_that_is_not_there_is_reported(data, run, change, reason):
