@@ -52,16 +52,27 @@ def wait_for_room(layout: Layout) -> Resources:
     capacity = poll(_capacity, layout)
     if not capacity.suffices():
         raise UserError(_shortage(capacity, layout))
+    if layout.device == "auto" and "GPU" not in capacity.per_worker:
+        print(
+            f"--layout.device auto: on CPUs, as no node of the cluster has a GPU ({layout.workers} workers)",
+            flush=True,
+        )
     return capacity.per_worker
+
+
+def resources_per_worker(layout: Layout, nodes: list[Resources]) -> Resources:
+    """What one worker reserves on a cluster of these nodes.
+
+    Where a node has a GPU, `auto` means GPUs for all workers: too few are waited for, as nodes may still join,
+    and are then told, never replaced by CPUs.
+    """
+    on_gpus = layout.device == "gpu" or (layout.device == "auto" and any(node.get("GPU", 0) for node in nodes))
+    return {"CPU": layout.cpus_per_worker, **({"GPU": 1} if on_gpus else {})}
 
 
 def _capacity(layout: Layout) -> Capacity:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = sum(node.get("GPU", 0) for node in nodes)
-    per_worker: Resources = {"CPU": layout.cpus_per_worker}
-    if layout.device == "gpu" or (layout.device == "auto" and gpus >= layout.workers):
-        per_worker["GPU"] = 1
-    return Capacity(layout.workers, per_worker, nodes, ray.available_resources())
+    return Capacity(layout.workers, resources_per_worker(layout, nodes), nodes, ray.available_resources())
 
 
 def _last_result(state: RetryCallState) -> Capacity:
@@ -75,9 +86,10 @@ def _shortage(capacity: Capacity, layout: Layout) -> str:
         f"{sum(node.get(name, 0) for node in capacity.nodes):g} {name} ({capacity.free.get(name, 0):g} free)"
         for name in capacity.per_worker
     )
+    on_cpus = " Or say --layout.device cpu." if layout.device == "auto" and "GPU" in capacity.per_worker else ""
     return (
         f"--layout.workers {layout.workers} asks for {layout.workers} workers of {requested} each; the "
         f"cluster's {len(capacity.nodes)} node(s) have {available}, room for {capacity.workers_that_fit()}. "
         "Ask for fewer workers, add nodes, or wait longer than --layout.wait-seconds "
-        f"{layout.wait_seconds:g}."
+        f"{layout.wait_seconds:g}.{on_cpus}"
     )

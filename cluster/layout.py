@@ -23,7 +23,7 @@ class Layout:
     output gradients, a seventh of the bytes for VGG-16 on 8 workers, and form the product themselves.
     all-reduce: they sum them like all others. auto: gathered, except for one worker under ddp."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """auto: GPUs if the cluster has one for every worker, else CPUs."""
+    """auto: GPUs if any node of the cluster has one, waiting for as many as there are workers; else CPUs."""
     decode: Literal["cpu", "regions", "gpu"] = "cpu"
     """cpu: decode and resize on the CPU. regions: decode on the CPU, resize on the GPU. gpu: both there."""
     prefetch: int = 2

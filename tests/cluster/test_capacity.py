@@ -6,7 +6,7 @@ import pytest
 import ray
 
 from cli.errors import UserError
-from cluster.capacity import Capacity, wait_for_room
+from cluster.capacity import Capacity, resources_per_worker, wait_for_room
 from cluster.layout import Layout
 
 
@@ -32,6 +32,23 @@ def test_a_gpu_worker_needs_both_on_one_node():
     assert not capacity.suffices()
 
 
+@pytest.mark.parametrize(
+    ("device", "gpus", "on_gpus"),
+    [
+        ("auto", [], False),
+        ("auto", [0, 0], False),
+        ("auto", [4], True),
+        ("auto", [0, 1], True),  # too few for two workers: waited for, not replaced by CPUs
+        ("cpu", [4], False),
+        ("gpu", [0], True),
+    ],
+)
+def test_workers_are_on_gpus_where_there_are_any(device, gpus, on_gpus):
+    nodes = [{"CPU": 8.0, "GPU": float(count)} for count in gpus]
+    found = resources_per_worker(Layout(workers=2, device=device, cpus_per_worker=3), nodes)
+    assert found == ({"CPU": 3, "GPU": 1} if on_gpus else {"CPU": 3})
+
+
 @pytest.fixture
 def connected(ray_cluster):
     ray.init(address=ray_cluster.head.address, log_to_driver=False)
@@ -39,8 +56,9 @@ def connected(ray_cluster):
     ray.shutdown()
 
 
-def test_room_on_a_real_cluster(connected):
+def test_room_on_a_real_cluster(connected, capsys):
     assert wait_for_room(Layout(workers=2, cpus_per_worker=2)) == {"CPU": 2}
+    assert "--layout.device auto: on CPUs" in capsys.readouterr().out
     began = time.monotonic()
     with pytest.raises(UserError, match=r"--layout.workers 3 .* have 4 CPU .* room for 2\."):
         wait_for_room(Layout(workers=3, cpus_per_worker=2, wait_seconds=1))
