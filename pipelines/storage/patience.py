@@ -115,7 +115,8 @@ def patiently(call: Callable[[], Value], patience: Patience, store: str, stopped
     try:
         value = retrying(call)
     except OSError as error:
-        _outages.end(store, answered=not may_pass(error))
+        if not may_pass(error):  # it answered; an outage that outlasts this call may be another's to wait for
+            _outages.end(store)
         raise
     _outages.end(store)
     return value
@@ -135,12 +136,12 @@ class _Outages:
             self._since[store] = time.monotonic()
         print(f"{store} does not answer ({why}): waiting up to {seconds:g} s", file=sys.stderr, flush=True)
 
-    def end(self, store: str, *, answered: bool = True) -> None:
+    def end(self, store: str) -> None:
         if store not in self._since:  # the usual case takes no lock
             return
         with self._lock:
             since = self._since.pop(store, None)
-        if since is not None and answered:
+        if since is not None:
             waited = time.monotonic() - since
             print(f"{store} answers again after {waited:.0f} s", file=sys.stderr, flush=True)
 

@@ -99,6 +99,20 @@ def test_an_outage_is_told_once_and_so_is_its_end(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_call_that_gives_up_at_once_does_not_tell_for_those_that_wait(capsys):
+    """As the lease, which is renewed beside a checkpoint that is being written."""
+
+    def call():
+        with pytest.raises(OSError, match="NETWORK"):
+            patiently(failing(OSError(REFUSED)), Patience(0.0, StoreUnavailable), "--out s3://b/two")
+        return waiting()
+
+    waiting = failing(*[OSError(REFUSED)] * 3)
+    assert patiently(call, Patience(5.0, StoreUnavailable), "--out s3://b/two") == "done"
+    said = capsys.readouterr().err
+    assert (said.count("does not answer"), said.count("answers again")) == (1, 1)
+
+
 def test_what_does_not_pass_is_not_tried_again():
     with pytest.raises(OSError, match="No space"):
         patiently(failing(OSError(errno.ENOSPC, "No space")), Patience(60.0, UserError), "x")
