@@ -20,7 +20,7 @@ from vgg.training.loop import train
 from vgg.training.plan import TrainingPlan
 
 
-def job(data: Path | str, out: Path, recipe: Recipe | None = None, seed: int = 0, **changes) -> Job:
+def job(data: Path | str, out: Path | str, recipe: Recipe | None = None, seed: int = 0, **changes) -> Job:
     """A training of the digits recipe, untracked."""
     manifest = read_manifest(data)
     base = Job(

@@ -65,7 +65,8 @@ def _from_mlflow(reference: str, described: str, *, underway: bool) -> TrainedNe
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    refuse_secret(mlflow.get_tracking_uri(), "MLFLOW_TRACKING_URI")
+    for address in (os.environ.get("MLFLOW_TRACKING_URI", ""), mlflow.get_tracking_uri()):
+        refuse_secret(address, "MLFLOW_TRACKING_URI")
 
     def may_pass(error: BaseException) -> bool:
         return isinstance(error, MlflowException) and error.get_http_status_code() >= 500
