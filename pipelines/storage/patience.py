@@ -24,19 +24,15 @@ _MAY_PASS = re.compile(
     r"AWS Error (NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|THROTTLING|REQUEST_TIMEOUT)"
     r"|HTTP status (5\d\d|429|408)\b"
 )
-_UNKNOWN_HOST = re.compile(r"could not resolve host", re.IGNORECASE)
+_UNKNOWN_HOST = re.compile(r"(could not|failed to) resolve", re.IGNORECASE)
 _REFUSED_KEY = re.compile(
     r"AWS Error (ACCESS_DENIED|SIGNATURE_DOES_NOT_MATCH|INVALID_ACCESS_KEY_ID|INVALID_SIGNATURE"
     r"|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION_TOKEN)"
 )
 _NETWORK_ERRNOS = {
-    errno.ECONNREFUSED,
-    errno.ECONNRESET,
-    errno.ECONNABORTED,
     errno.EHOSTUNREACH,
     errno.ENETUNREACH,
     errno.ENOTCONN,  # what FUSE and NFS answer while their server is away
-    errno.EPIPE,
     errno.ESTALE,
     errno.ETIMEDOUT,
 }
@@ -67,7 +63,9 @@ def may_pass(error: BaseException) -> bool:
     """Whether the same call may succeed later: the store is away, overloaded or starting."""
     if not isinstance(error, OSError):
         return False
-    return error.errno in _NETWORK_ERRNOS or bool(_MAY_PASS.search(str(error)))
+    if isinstance(error, ConnectionError) or error.errno in _NETWORK_ERRNOS:
+        return True
+    return bool(_MAY_PASS.search(str(error)))
 
 
 def reason(error: OSError) -> str:

@@ -68,22 +68,36 @@ def test_what_is_no_net_is_refused_by_name(tmp_path, name):
         open_net(str(file))
 
 
-@pytest.mark.parametrize(("underway", "kind"), [(False, UserError), (True, Failure)])
-def test_a_server_that_is_away_is_a_mistake_only_before_anything_starts(monkeypatch, underway, kind):
-    """A job that runs waits for it; whether it does is counted, as ten minutes are too long for a test."""
-    asked, download = [], opening._download
-
-    def counted(reference, described):
-        asked.append(reference)
-        return download(reference, described)
-
-    monkeypatch.setattr(opening, "_download", counted)
-    monkeypatch.setattr(opening, "UNDERWAY", replace(opening.UNDERWAY, seconds=1.0))
+@pytest.fixture
+def no_server(monkeypatch):
+    """Patience of no time, and no server at the address."""
+    for name in ("FIRST_CONTACT", "UNDERWAY"):
+        monkeypatch.setattr(opening, name, replace(getattr(opening, name), seconds=0.0))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+
+
+@pytest.mark.parametrize(("underway", "kind"), [(False, UserError), (True, Failure)])
+def test_a_server_that_is_away_is_a_mistake_only_before_anything_starts(no_server, underway, kind):
     with pytest.raises(kind, match=r"--model\.start-from runs:/abc cannot be read from http://127"):
         open_net("runs:/abc", "--model.start-from", underway=underway)
-    assert (len(asked) > 1) == underway
+
+
+@pytest.mark.parametrize(("underway", "patience"), [(False, "FIRST_CONTACT"), (True, "UNDERWAY")])
+def test_a_server_that_is_away_is_asked_again(no_server, monkeypatch, capsys, underway, patience):
+    monkeypatch.setattr(opening, patience, replace(getattr(opening, patience), seconds=600.0))
+    asked, download = [], opening._download
+
+    def back_at_second(reference, described):
+        asked.append(reference)
+        if len(asked) == 1:
+            return download(reference, described)
+        raise UserError("the server is back")
+
+    monkeypatch.setattr(opening, "_download", back_at_second)
+    with pytest.raises(UserError, match="the server is back"):
+        open_net("runs:/abc", underway=underway)
+    assert "waiting up to 600 s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("reference", ["nowhere.pth", "nowhere"])

@@ -12,11 +12,10 @@ from zipfile import BadZipFile
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from cli.addresses import refuse_secret
-from cli.errors import Failure, UserError
-from pipelines.storage.patience import UNDERWAY
+from cli.errors import UserError
+from pipelines.storage.patience import FIRST_CONTACT, UNDERWAY, patiently
 from vgg.net.architecture import CHANNELS, Architecture
 from vgg.net.module import VGG
 from vgg.net.torchvision import load_torchvision, torchvision_names
@@ -68,20 +67,21 @@ def _from_mlflow(reference: str, described: str, *, underway: bool) -> TrainedNe
     for address in (os.environ.get("MLFLOW_TRACKING_URI", ""), mlflow.get_tracking_uri()):
         refuse_secret(address, "MLFLOW_TRACKING_URI")
 
-    def may_pass(error: BaseException) -> bool:
-        return isinstance(error, MlflowException) and error.get_http_status_code() >= 500
+    server = mlflow.get_tracking_uri()
+    patience = UNDERWAY if underway else FIRST_CONTACT
 
-    retrying = Retrying(
-        retry=retry_if_exception(may_pass),
-        wait=wait_exponential(multiplier=0.2, max=5),
-        stop=stop_after_delay(UNDERWAY.seconds if underway else 0),
-        reraise=True,
-    )
+    def download() -> tuple[Mapping[str, Any], Path]:
+        try:
+            return _download(reference, described)
+        except MlflowException as error:
+            if error.get_http_status_code() >= 500:  # MLflow says so too where nothing answers
+                raise ConnectionError(str(error)) from error
+            raise
+
     try:
-        metadata, folder = retrying(_download, reference, described)
-    except MlflowException as error:
-        message = f"{described} cannot be read from {mlflow.get_tracking_uri()}: {error}"
-        raise (Failure(message) if underway else UserError(message)) from error
+        metadata, folder = patiently(download, patience, f"MLflow at {server}")
+    except (ConnectionError, MlflowException) as error:
+        raise patience.raises(f"{described} cannot be read from {server}: {error}") from error
     file = next(folder.rglob("*.pt2"), None)
     if file is None:
         raise UserError(f"{described} has no .pt2 file: it was not logged by vgg.train, or not completely")
