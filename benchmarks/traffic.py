@@ -6,6 +6,7 @@ all-reduce, and (N - 1) / N · P in an all-gather that ends with P.
 
 from dataclasses import dataclass
 
+from cluster.parallel.gathered import factors_are_smaller
 from cluster.parallel.tree_sum import LEAVES, nodes_of
 from cluster.partition import rank_slice
 from vgg.net.architecture import Architecture, Layer, layers, training_flops
@@ -37,7 +38,7 @@ def bytes_sent(
 
 
 def _gathers(layer: Layer, batch: int) -> bool:
-    return layer.kind == "linear" and batch * (layer.inputs + layer.outputs) < 2 * layer.weights
+    return layer.kind == "linear" and factors_are_smaller(layer.inputs, layer.outputs, batch)
 
 
 @dataclass(frozen=True)

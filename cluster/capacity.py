@@ -67,7 +67,10 @@ def resources_per_worker(layout: Layout, nodes: list[Resources]) -> Resources:
     and are then told, never replaced by CPUs.
     """
     on_gpus = layout.device == "gpu" or (layout.device == "auto" and any(node.get("GPU", 0) for node in nodes))
-    return {"CPU": layout.cpus_per_worker, **({"GPU": 1} if on_gpus else {})}
+    if not on_gpus:
+        return {"CPU": layout.cpus_per_worker or 1}
+    shares = [node.get("CPU", 0) // node["GPU"] for node in nodes if node.get("GPU", 0)]
+    return {"CPU": layout.cpus_per_worker or max(1, int(min(shares, default=1))), "GPU": 1}
 
 
 def _capacity(layout: Layout) -> Capacity:

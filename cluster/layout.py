@@ -11,7 +11,7 @@ class Layout:
     """Where a job runs. It changes the speed, never the mathematics."""
 
     workers: int = 1
-    """Data-parallel workers, each on one GPU or on `cpus_per_worker` cores."""
+    """Data-parallel workers, each on one GPU or on CPU cores alone."""
     micro_batch: int | None = None
     """Images of one forward and backward pass on a worker. None: the worker's whole share."""
     reduce: Literal["auto", "fixed-order", "ddp"] = "auto"
@@ -32,8 +32,9 @@ class Layout:
     """Folder on each node's local disk that data at a URI is downloaded to. None: one below /tmp."""
     stage_gb: float | None = None
     """Disk space for downloaded data sets; unused ones are removed to make room. None: all that is free."""
-    cpus_per_worker: int = 1
-    """Cores reserved for each worker; also its number of CPU threads."""
+    cpus_per_worker: int | None = None
+    """Cores reserved for each worker; also its number of CPU threads. None: on GPUs a node's cores shared by
+    its GPUs; on CPUs one, as torch's results there depend on the number of threads."""
     max_failures: int = 3
     """How often a crashed worker group is restarted from the last checkpoint."""
     wait_seconds: float = 30.0

@@ -94,7 +94,7 @@ def _start_actors(make: Callable[..., Any], shared: Any, layout: Layout) -> list
         max_task_retries=-1,
     )(_WorkerActor)
     return [
-        actor_class.remote(make, shared, rank, layout.workers, layout.cpus_per_worker)
+        actor_class.remote(make, shared, rank, layout.workers, int(resources["CPU"]))
         for rank in range(layout.workers)
     ]
 

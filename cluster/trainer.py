@@ -55,7 +55,7 @@ def _trainer(
 ) -> TorchTrainer:
     return TorchTrainer(
         _on_worker,
-        train_loop_config={"loop": loop, "job": job, "threads": layout.cpus_per_worker},
+        train_loop_config={"loop": loop, "job": job, "threads": int(resources["CPU"])},
         scaling_config=ScalingConfig(
             num_workers=layout.workers,
             use_gpu="GPU" in resources,

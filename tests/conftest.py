@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 
 from cluster.access import VARIABLES, use_in_this_process
 from cluster.local import LocalCluster
@@ -58,6 +60,18 @@ def mlflow_server(tmp_path_factory) -> Iterator[MLflowServer]:
     """A real MLflow server; a test that kills it starts it again."""
     with MLflowServer(tmp_path_factory.mktemp("mlflow")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def vgg11(tmp_path_factory) -> tuple[torch.nn.Module, Path]:
+    """torchvision's vgg11 for seven classes at random weights that tell images apart, and its file."""
+    torch.manual_seed(0)
+    net = torchvision.models.vgg11(num_classes=7).eval()
+    with torch.no_grad():
+        net.classifier[-1].weight.mul_(30)
+    file = tmp_path_factory.mktemp("weights") / "vgg11.pth"
+    torch.save(net.state_dict(), file)
+    return net, file
 
 
 @pytest.fixture(scope="session")

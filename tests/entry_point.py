@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from cluster.nodes import Node
@@ -35,6 +36,18 @@ def run(command: list[str], env: dict[str, str], seconds: float = 600) -> subpro
         timeout=seconds,
         check=False,
     )
+
+
+def call(main: Callable[[], None], monkeypatch, capsys, *arguments: object) -> tuple[object, str, str]:
+    """A command's exit code, output and errors, in this process."""
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+    code: object = 0
+    try:
+        main()
+    except SystemExit as stopped:
+        code = stopped.code
+    said = capsys.readouterr()
+    return code, said.out, said.err
 
 
 def result(out: Path) -> dict:

@@ -29,18 +29,6 @@ SIZES = [(227, 301), (333, 230), (224, 224), (500, 256), (97, 260)]
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """torchvision's vgg11 at random weights that tell images apart; its file."""
-    torch.manual_seed(0)
-    net = torchvision.models.vgg11(num_classes=CLASSES).eval()
-    with torch.no_grad():
-        net.classifier[-1].weight.mul_(30)
-    file = tmp_path_factory.mktemp("weights") / "vgg11.pth"
-    torch.save(net.state_dict(), file)
-    return net, file
-
-
-@pytest.fixture(scope="module")
 def run(digits, tmp_path_factory):
     """A run of six steps on the digits, and its result."""
     out = tmp_path_factory.mktemp("run")
@@ -66,9 +54,9 @@ def test_an_unknown_name_is_an_attribute_error():
         vgg.nothing  # noqa: B018
 
 
-def test_torchvisions_nets_score_as_by_torchvisions_own_pipeline(published):
+def test_torchvisions_nets_score_as_by_torchvisions_own_pipeline(vgg11):
     """Its transforms from the PIL image on: resize, centre crop, [0, 1], mean and standard deviation."""
-    theirs, file = published
+    theirs, file = vgg11
     images = [picture(*size, seed=seed) for seed, size in enumerate(SIZES)]
     preprocess = torchvision.models.VGG11_Weights.IMAGENET1K_V1.transforms()
     with torch.no_grad():

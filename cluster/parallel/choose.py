@@ -43,7 +43,8 @@ def check_layout(layout: Layout, batch: int) -> None:
     )
     require(1 <= layout.workers <= batch, "--layout.workers", f"from 1 to the batch of {batch}")
     require(layout.micro_batch is None or layout.micro_batch >= 1, "--layout.micro-batch", "at least 1")
-    require(1 <= layout.cpus_per_worker <= 4096, "--layout.cpus-per-worker", "from 1 to 4096")
+    cores = layout.cpus_per_worker
+    require(cores is None or 1 <= cores <= 4096, "--layout.cpus-per-worker", "from 1 to 4096")
     require(1 <= layout.prefetch <= 1024, "--layout.prefetch", "from 1 to 1024")
     require(layout.max_failures >= 0, "--layout.max-failures", "not negative")
     waits = layout.wait_seconds >= 0 and isfinite(layout.wait_seconds)

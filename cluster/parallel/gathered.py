@@ -29,7 +29,9 @@ def gather_linears(net: nn.Module, worker: Worker, shares: list[range]) -> "list
     """
     batch, gathered = sum(map(len, shares)), []
     for name, module in list(net.named_modules()):
-        if isinstance(module, nn.Linear) and module.weight.requires_grad and factors_are_smaller(module, batch):
+        if not isinstance(module, nn.Linear) or not module.weight.requires_grad:
+            continue
+        if factors_are_smaller(module.in_features, module.out_features, batch):
             parent, _, child = name.rpartition(".")
             layer = GatheredLinear(module, worker, shares)
             setattr(net.get_submodule(parent), child, layer)
@@ -37,13 +39,12 @@ def gather_linears(net: nn.Module, worker: Worker, shares: list[range]) -> "list
     return gathered
 
 
-def factors_are_smaller(linear: nn.Linear, batch: int) -> bool:
-    """Whether gathering sends fewer numbers than a ring all-reduce, on any number of workers.
+def factors_are_smaller(inputs: int, outputs: int, batch: int) -> bool:
+    """Whether gathering a layer's factors sends fewer numbers than a ring all-reduce, on any number of workers.
 
     Of N workers each sends (N - 1) / N of the factors' B (I + O) numbers, or 2 (N - 1) / N of the gradient's
     I O numbers.
     """
-    inputs, outputs = linear.in_features, linear.out_features
     return batch * (inputs + outputs) < 2 * inputs * outputs
 
 

@@ -63,6 +63,7 @@ def whole_images(
         prefetch_queue_depth=DECODED_AHEAD,
     )
     pipe.build()
+    copies = torch.cuda.Stream(device) if placement != "cpu" else None
     with ThreadPoolExecutor(threads) as pool:
         for group in groups:
             try:
@@ -72,7 +73,7 @@ def whole_images(
                 raise UserError(f"an image of the batch of {keys}, … cannot be decoded: {error}") from error
             images = _images(decoded, shape_N2[group], placement, pool)
             for rows in _rows_of_one_shape(shape_N2[group], pixels):
-                yield WholeBatch(torch.stack(images[rows]).to(device), images_N[group][rows])
+                yield WholeBatch(_stacked(images[rows], device, copies), images_N[group][rows])
 
 
 def _ordered_by_shape(shards: Shards, images_N: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,6 +103,21 @@ def _images(
     if placement == "cpu":
         return [torch.from_numpy(image) for image in pool.map(partial(_rescaled, decoded, shape_B2), indices)]
     return [torch.from_dlpack(decoded[i]) for i in indices]
+
+
+def _stacked(
+    images: list[torch.Tensor], device: torch.device, copies: torch.cuda.Stream | None
+) -> torch.Tensor:
+    """The images on the device. What `copies` copies is read from DALI's memory, which the next run overwrites,
+    so it is waited for, on a stream of its own: kernels that the caller has queued are not.
+    """
+    if copies is None:
+        return torch.stack(images).to(device)
+    with torch.cuda.stream(copies):
+        images_BHWC = torch.stack(images)
+    copies.synchronize()
+    images_BHWC.record_stream(torch.cuda.current_stream(device))
+    return images_BHWC
 
 
 def _rescaled(decoded: Any, shape_B2: np.ndarray, i: int) -> np.ndarray:

@@ -49,6 +49,22 @@ def test_workers_are_on_gpus_where_there_are_any(device, gpus, on_gpus):
     assert found == ({"CPU": 3, "GPU": 1} if on_gpus else {"CPU": 3})
 
 
+@pytest.mark.parametrize(
+    ("device", "nodes", "cores"),
+    [
+        ("cpu", [(16, 4)], 1),
+        ("auto", [(16, 0)], 1),
+        ("auto", [(16, 4)], 4),
+        ("auto", [(2, 4)], 1),
+        ("auto", [(64, 0), (90, 8), (16, 1)], 11),  # what fits on each node that has GPUs
+        ("gpu", [(16, 0)], 1),  # nodes with GPUs are still to join
+    ],
+)
+def test_cores_of_a_worker_that_were_not_asked_for(device, nodes, cores):
+    resources = [{"CPU": float(cpus), "GPU": float(gpus)} for cpus, gpus in nodes]
+    assert resources_per_worker(Layout(device=device), resources)["CPU"] == cores
+
+
 @pytest.fixture
 def connected(ray_cluster):
     ray.init(address=ray_cluster.head.address, log_to_driver=False)

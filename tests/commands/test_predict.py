@@ -1,11 +1,12 @@
 """vgg.predict on files and folders: what is printed, written and drawn; what is refused before the net runs."""
 
 import csv
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
 
+from tests import entry_point
 from tests.commands.test_evaluate import save_net
 from tests.photos import picture
 from vgg import predict
@@ -35,17 +36,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vgg.predict", *map(str, arguments)])
-        code: str | int | None = 0
-        try:
-            predict.main()
-        except SystemExit as stopped:
-            code = stopped.code
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+    return partial(entry_point.call, predict.main, monkeypatch, capsys)
 
 
 def test_a_folder_is_predicted_image_by_image(run, photos, call, tmp_path):

@@ -85,7 +85,7 @@ def test_promises(overlay):
     assert run.layout.workers == processes
     per_pod = processes // workers
     cpus = quantity(group["rayStartParams"].get("num-cpus", limits["cpu"]))
-    assert run.layout.cpus_per_worker * per_pod <= cpus, "Ray would find no room"
+    assert (run.layout.cpus_per_worker or 1) * per_pod <= cpus, "Ray would find no room"
     assert (run.layout.device == "gpu") == (gpus > 0)
     # A retry is a new cluster, and finds the run by this name alone.
     assert run.out == f"s3://runs/{batch['metadata']['name']}"

@@ -69,3 +69,25 @@ def test_a_batch_has_one_shape_and_no_more_pixels_than_asked(shards, pixels):
 def test_a_part_of_the_split(shards):
     seen = [int(i) for batch in on_cpu(shards, range(5, 17), scale=64, pixels=1) for i in batch.images_B]
     assert sorted(seen) == list(range(5, 17))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="placements on a GPU need one")
+@pytest.mark.parametrize("placement", ["regions", "gpu"])
+def test_a_batch_stays_whole_while_queued_kernels_read_it(shards, placement):
+    """The device is behind the host: each batch is read long after the next ones have been decoded."""
+
+    def checksums(device_is_behind):
+        sums = []
+        batches = whole_images(
+            shards, range(len(shards)), scale=96, pixels=1, device=torch.device("cuda"), threads=1,
+            placement=placement,
+        )  # fmt: skip
+        for batch in batches:
+            if device_is_behind:
+                torch.cuda._sleep(50_000_000)  # cycles, some 30 ms
+            sums.append(batch.images_BHWC.long().sum())
+            if not device_is_behind:
+                torch.cuda.synchronize()
+        return torch.stack(sums).tolist()
+
+    assert checksums(device_is_behind=True) == checksums(device_is_behind=False)

@@ -1,6 +1,5 @@
 """Nets from wherever they are kept, and what they say of single pictures."""
 
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,24 +11,11 @@ from safetensors.torch import save_file
 
 from cli.errors import Failure, UserError
 from cluster.processes import free_port
+from tests import entry_point
 from tests.photos import picture
 from vgg import predict
 from vgg.weights import open_net as opening
 from vgg.weights.open_net import TORCHVISION_MEAN, TORCHVISION_STD, open_net
-
-CLASSES = 7
-
-
-@pytest.fixture(scope="module")
-def vgg11(tmp_path_factory):
-    """torchvision's vgg11 for a few classes, with weights that tell them apart; its file."""
-    torch.manual_seed(0)
-    net = torchvision.models.vgg11(num_classes=CLASSES).eval()
-    with torch.no_grad():
-        net.classifier[-1].weight.mul_(30)
-    file = tmp_path_factory.mktemp("weights") / "vgg11.pth"
-    torch.save(net.state_dict(), file)
-    return net, file
 
 
 def test_torchvisions_weights_score_as_torchvisions_net_does(vgg11):
@@ -106,30 +92,20 @@ def test_the_flag_is_named(tmp_path, reference):
         open_net(str(tmp_path / reference), "--model.start-from")
 
 
-def answer(capsys, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["vgg.predict", *map(str, arguments)])
-    code: str | int | None = 0
-    try:
-        predict.main()
-    except SystemExit as stopped:
-        code = stopped.code
-    return code, capsys.readouterr()
-
-
 def test_predictions_are_printed_and_drawn(vgg11, tmp_path, capsys, monkeypatch):
     theirs, file = vgg11
     photo = picture(256, 256, seed=4)
     photo.save(tmp_path / "photo.png")
     drawn = tmp_path / "out" / "answers.png"
     flags = ["--net", file, "--protocol", "single-crop", "--picture", drawn]
-    code, said = answer(capsys, monkeypatch, tmp_path / "photo.png", *flags)
-    assert code == 0, said.err
+    code, out, err = entry_point.call(predict.main, monkeypatch, capsys, tmp_path / "photo.png", *flags)
+    assert code == 0, err
     crop = torchvision.transforms.functional.to_tensor(photo.crop((16, 16, 240, 240)))
     standardised = torchvision.transforms.functional.normalize(crop, TORCHVISION_MEAN, TORCHVISION_STD)
     with torch.no_grad():
         share_K = theirs(standardised[None])[0].softmax(0)
     best = share_K.topk(5).indices.tolist()
-    lines = [line for line in said.out.splitlines() if "class " in line and "%" in line]
+    lines = [line for line in out.splitlines() if "class " in line and "%" in line]
     assert [int(line.split("class ")[1].split()[0]) for line in lines] == best
     assert f"{share_K[best[0]]:.1%}" in lines[0]
     with Image.open(drawn) as image:
@@ -154,6 +130,6 @@ def test_a_file_that_is_no_image_is_named(vgg11, tmp_path, capsys, monkeypatch, 
         file.write_text("no image")
     else:
         broken_png(file)
-    code, said = answer(capsys, monkeypatch, file, "--net", vgg11[1])
+    code, _, err = entry_point.call(predict.main, monkeypatch, capsys, file, "--net", vgg11[1])
     assert code == 2
-    assert "notes.png cannot be read as an image" in said.err.replace("\n", "")
+    assert "notes.png cannot be read as an image" in err.replace("\n", "")
