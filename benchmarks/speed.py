@@ -31,10 +31,17 @@ NOMINAL = {"H200": 989e12}
 
 
 class Update:
-    """One update of the training's own step in bf16 on images in memory, to be called again and again."""
+    """One update of the training's own step on images in memory, to be called again and again."""
 
     def __init__(
-        self, architecture: Architecture, mode: str, *, device: torch.device, batch: int, micro_batch: int
+        self,
+        architecture: Architecture,
+        mode: str,
+        *,
+        device: torch.device,
+        batch: int,
+        micro_batch: int,
+        dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         memory_format = torch.contiguous_format if mode == EAGER_CONTIGUOUS else torch.channels_last
         self._net = VGG(architecture)
@@ -45,7 +52,7 @@ class Update:
         torch.compiler.reset()
         forward = cast(nn.Module, torch.compile(self._net)) if mode == COMPILED else self._net
         self._optimizer = make_optimizer(self._net, Optim(lr=LEARNING_RATE))
-        self._precision = MixedPrecision(torch.bfloat16, device)
+        self._precision = MixedPrecision(dtype, device)
         images_BCHW, self._labels_B = inputs(architecture, batch, device)
         self._images_BCHW = images_BCHW.contiguous(memory_format=memory_format)
         alone = Worker(0, 1, 0, device, 1)
@@ -57,7 +64,7 @@ class Update:
         """Draw dropout masks and update, as the training loop does."""
         batch, device = len(self._images_BCHW), self._images_BCHW.device
         masks_BF = dropout_masks(
-            0, self._step, range(batch), self._net.hidden, 0.5, device=device, dtype=torch.bfloat16
+            0, self._step, range(batch), self._net.hidden, 0.5, device=device, dtype=self._precision.dtype
         )
         self._losses = train_step(
             self._reducer,
