@@ -1,4 +1,4 @@
-"""Images/s of one SGD update beside torchvision's net used as torchvision's users do: `python -m benchmarks.step`.
+"""Images/s of one SGD update beside torchvision's net as it comes: `python -m benchmarks.step`.
 
 for each configuration: torchvision's vgg in fp32 as it comes; our step in fp32, bf16, and compiled
 they take turns, in an order of each round's own; medians of the ratios within a round, as a table and as JSON
