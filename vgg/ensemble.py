@@ -10,11 +10,12 @@ import tyro
 
 from cli.command import arguments, exit_codes
 from cli.errors import UserError
+from pipelines.storage.apart import require_apart
 from pipelines.storage.folder import Folder
 from vgg.metrics.accuracy import Accuracy, accuracy
 from vgg.reporting.publish import publish
 from vgg.reporting.result import EvaluationResult
-from vgg.reporting.result_folder import holds_another
+from vgg.reporting.result_folder import POSTERIORS, holds_another
 from vgg.testing import posteriors
 from vgg.testing.posteriors import Posteriors, describe
 from vgg.tracking.server import tracking_uri
@@ -51,6 +52,9 @@ def ensemble(options: EnsembleOptions) -> EvaluationResult:
     if not options.results:
         raise UserError("RESULTS is missing: name at least one result")
     uri = tracking_uri(options.track)
+    out = Folder(options.out, "--out")
+    for path in options.results:
+        require_apart(out, Folder(_folder_and_file(path)[0], "RESULT"))
     candidates = [read_posteriors(path) for path in options.results]
     _require_different(candidates, options.results)
     if options.best_pair:
@@ -60,7 +64,6 @@ def ensemble(options: EnsembleOptions) -> EvaluationResult:
         _print_pairs(pairs, options.results)
         candidates = [candidates[i] for i in pairs[0][0]]
     fused = posteriors.mean(candidates)
-    out = Folder(options.out, "--out")
     out.require_writable()
     out = out.underway()
     if holds_another(out, fused.identity):
@@ -70,8 +73,15 @@ def ensemble(options: EnsembleOptions) -> EvaluationResult:
 
 def read_posteriors(path: str) -> Posteriors:
     """The posteriors in a result's folder, or in an .arrow file. UserError if missing or damaged."""
-    folder, _, file = path.rpartition("/") if path.endswith(".arrow") else (path, "", "posteriors.arrow")
-    return posteriors.open_file(Folder(folder or "."), file)
+    folder, file = _folder_and_file(path)
+    return posteriors.open_file(Folder(folder), file)
+
+
+def _folder_and_file(path: str) -> tuple[str, str]:
+    if not path.endswith(".arrow"):
+        return path, POSTERIORS
+    folder, _, file = path.rpartition("/")
+    return folder or ".", file
 
 
 def ranked_pairs(candidates: list[Posteriors]) -> list[tuple[tuple[int, int], Accuracy]]:

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from cli.errors import UserError
+from pipelines import pack
 from pipelines.shards.manifest import read_manifest
 from pipelines.storage.apart import require_apart
 from pipelines.storage.folder import Folder
+from tests.photos import picture
 from vgg import ensemble, evaluate, train
 from vgg.net.architecture import Architecture
 from vgg.net.initialise import initialise
@@ -201,6 +203,30 @@ def test_rows_and_labels_are_looked_into_before_anything_starts(call, digits, tr
         assert (code, one_line(said)) == (2, True)
         assert "labels go from 0 to 9, the manifest has 4 classes" in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("way", ["same", "inside", "around"])
+def test_a_set_is_not_packed_into_its_source(call, tmp_path, way):
+    source = tmp_path / "photos"
+    for label in ("cat", "dog"):
+        (source / label).mkdir(parents=True)
+        picture(40, 40).save(source / label / "0.png")
+    out = {"same": source, "inside": source / "cat" / "packed", "around": tmp_path}[way]
+    before = sorted(tmp_path.rglob("*"))
+    code, said = call(pack, source, out, "--overwrite")
+    assert (code, one_line(said)) == (2, True)
+    assert "choose a folder of its own" in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("result", ["member", "member/posteriors.arrow"])
+def test_an_ensemble_is_not_written_over_its_members(call, tmp_path, result):
+    (tmp_path / "member").mkdir()
+    (tmp_path / "member" / "posteriors.arrow").write_bytes(b"kept")
+    code, said = call(ensemble, tmp_path / result, "--out", tmp_path / "member")
+    assert (code, one_line(said)) == (2, True)
+    assert "choose a folder of its own" in said
+    assert [file.read_bytes() for file in (tmp_path / "member").iterdir()] == [b"kept"]
 
 
 def test_an_ensemble_that_cannot_be_written(call, tmp_path, monkeypatch):
