@@ -137,14 +137,19 @@ def main() -> None:
         device = torch.device(options.device)
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         rate = matrix_rate(device, 8192 if device.type == "cuda" else 2048, options.seconds)
-        results = {}
+        settings = {key: value for key, value in asdict(options).items() if key != "out"}
+        nets: dict[str, dict[str, Any]] = {}
+        written = {
+            "machine": describe(device),
+            "settings": settings,
+            "matrix_flop_per_s": rate,
+            "nets": nets,
+        }
         for name in options.configurations:
             architecture = Architecture(name, 1000, options.side, options.width)
-            results[name] = summary(measure(architecture, options), training_flops(architecture), rate)
-        settings = {key: value for key, value in asdict(options).items() if key != "out"}
-        written = {"machine": describe(device), "settings": settings, "matrix_flop_per_s": rate}
-        write_result({**written, "nets": results}, options.out)
-        Console(soft_wrap=True).print(table(results))
+            nets[name] = summary(measure(architecture, options), training_flops(architecture), rate)
+            write_result(written, options.out)  # after each: a run that is cut off keeps what it has
+            Console(soft_wrap=True).print(table({name: nets[name]}))
 
 
 if __name__ == "__main__":
