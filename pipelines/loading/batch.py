@@ -22,6 +22,9 @@ class Batch:
     """int64."""
     images_B: np.ndarray
     """Indices into the split."""
+    boxes_B4: torch.Tensor | None = None
+    """float32, where they were asked for: xmin, ymin, xmax, ymax of each image's box as fractions of the crop,
+    which it may exceed; NaN of an image without one."""
 
 
 def to_input(batch: Batch, out: torch.Tensor | None = None) -> torch.Tensor:

@@ -24,6 +24,7 @@ from nvidia.dali.plugin.pytorch import feed_ndarray
 from cli.errors import UserError
 from pipelines.loading.assembled import RegionFiles, assembled
 from pipelines.loading.batch import Batch
+from pipelines.loading.boxes import to_crop
 from pipelines.loading.dali_graphs import DECODED_AHEAD, INPUTS_KEPT, Placement, crop_graph
 from pipelines.loading.draw import Draws, region
 from pipelines.loading.resample import resample
@@ -73,10 +74,13 @@ class Loader:
         threads: int,
         placement: Placement,
         prefetch: int,
+        boxes_N4: np.ndarray | None = None,
     ) -> None:
         """`side`: of the crop in pixels; `rows`: most images in a batch; `threads`: of the CPU; `prefetch`:
-        batches prepared ahead."""
+        batches prepared ahead; `boxes_N4`: a box of each image of the split, as fractions of it, if batches are
+        to carry them."""
         self._shards, self._plan, self._device, self._side = shards, plan, device, side
+        self._boxes_N4 = boxes_N4
         self._mean_C = np.asarray(manifest.mean_rgb, np.float32)
         self._submitted: deque[_Inputs] = deque()
         self._kept_alive: deque[_Inputs] = deque(maxlen=INPUTS_KEPT)
@@ -124,6 +128,7 @@ class Loader:
             images_BHWC=found.images_BHWC.to(self._device, non_blocking=True),
             offset_BC=found.offset_BC.to(self._device, non_blocking=True),
             labels_B=found.labels_B.to(self._device, non_blocking=True),
+            boxes_B4=None if found.boxes_B4 is None else found.boxes_B4.to(self._device, non_blocking=True),
         )
 
     def _produce(self) -> None:
@@ -153,7 +158,14 @@ class Loader:
             self._pinned(torch.from_numpy(inputs.plan.draws.shift_BC - self._mean_C)),
             self._pinned(torch.from_numpy(self._shards.labels_N[images_B])),
             images_B,
+            self._boxes(inputs.plan),
         )
+
+    def _boxes(self, plan: PlannedBatch) -> torch.Tensor | None:
+        if self._boxes_N4 is None:
+            return None
+        boxes_B4 = to_crop(self._boxes_N4[plan.images_B], plan.draws, self._side)
+        return self._pinned(torch.from_numpy(boxes_B4.astype(np.float32)))
 
     def _crops(self, decoded: Any, inputs: _Inputs, pool: ThreadPoolExecutor) -> torch.Tensor:
         """images_BHWC, in pinned memory if they are to be copied to a GPU."""

@@ -31,14 +31,18 @@ class TrainLoader(Loader):
         threads: int,
         placement: Placement = "cpu",
         prefetch: int = PREFETCH,
+        boxes_N4: np.ndarray | None = None,
     ) -> None:
         """`batch`: size of the global batch, of which `rows` are this worker's; `threads`: of the CPU;
-        `prefetch`: batches prepared ahead."""
+        `prefetch`: batches prepared ahead; `boxes_N4`: see `Loader`, images whose box is NaN are left out."""
         axes_CC = colour_axes(np.asarray(manifest.covariance_rgb))
+        taken_N = np.arange(len(shards)) if boxes_N4 is None else with_box(boxes_N4)
 
         def plan() -> Iterator[PlannedBatch]:
             for step in range(first_step, first_step + steps):
-                epochs_B, images_B = training_order(seed, step * batch + rows.start, len(rows), len(shards))
+                first = step * batch + rows.start
+                epochs_B, places_B = training_order(seed, first, len(rows), len(taken_N))
+                images_B = taken_N[places_B]
                 sizes = shards.heights_N[images_B], shards.widths_N[images_B]
                 yield PlannedBatch(images_B, draw(seed, epochs_B, images_B, *sizes, augment, axes_CC))
 
@@ -52,7 +56,13 @@ class TrainLoader(Loader):
             threads=threads,
             placement=placement,
             prefetch=prefetch,
+            boxes_N4=boxes_N4,
         )
+
+
+def with_box(boxes_N4: np.ndarray) -> np.ndarray:
+    """Indices of the images that have a box, int64, ascending."""
+    return np.flatnonzero(~np.isnan(boxes_N4).any(1))
 
 
 class EvalLoader(Loader):
@@ -71,10 +81,11 @@ class EvalLoader(Loader):
         threads: int,
         placement: Placement = "cpu",
         prefetch: int = PREFETCH,
+        boxes_N4: np.ndarray | None = None,
     ) -> None:
         """`images`: indices into the split, e.g. `rank_slice(rank, world, len(shards))`; `side`: of the crop in
         pixels; `scale`: shorter side Q of the rescaled image; `threads`: of the CPU; `prefetch`: batches
-        prepared ahead. UserError if the crop does not fit."""
+        prepared ahead; `boxes_N4`: see `Loader`. UserError if the crop does not fit."""
 
         def plan() -> Iterator[PlannedBatch]:
             for first in range(0, len(images), batch):
@@ -92,4 +103,5 @@ class EvalLoader(Loader):
             threads=threads,
             placement=placement,
             prefetch=prefetch,
+            boxes_N4=boxes_N4,
         )

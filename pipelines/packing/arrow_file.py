@@ -7,7 +7,8 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.shards.manifest import INDEX, ShardInfo
+from pipelines.shards.manifest import ShardInfo
+from pipelines.shards.schema import INDEX
 from pipelines.storage.folder import Folder
 
 BATCH_BYTES = 16 * 2**20  # encoded images in a record batch, which is held in memory until it is written

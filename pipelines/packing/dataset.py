@@ -14,7 +14,8 @@ from pipelines.packing.options import PackOptions
 from pipelines.packing.packed_shard import PackedShard
 from pipelines.packing.plan import finished_shards, plan_shards
 from pipelines.packing.shard import NOTES, ShardTask, pack_shard
-from pipelines.shards.manifest import FORMAT, MANIFEST, SEGMENTS_FORMAT, Manifest, Segments, ShardInfo, Split
+from pipelines.shards.manifest import MANIFEST, BoxStatistics, Manifest, Segments, ShardInfo, Split
+from pipelines.shards.schema import FORMAT, SEGMENTS_FORMAT
 from pipelines.sources.recognise import open_source
 from pipelines.sources.source import Source
 from pipelines.storage.folder import Folder
@@ -126,7 +127,16 @@ def _manifest(
         covariance_rgb=tuple(tuple(map(float, row)) for row in covariance_CC),
         skipped=tuple(skipped),
         segments=_segments(packed) if in_segments else None,
+        boxes=_box_statistics(packed),
     )
+
+
+def _box_statistics(packed: dict[str, list[PackedShard]]) -> BoxStatistics:
+    images = {split: sum(shard.boxed for shard in shards) for split, shards in packed.items()}
+    xmin, ymin, xmax, ymax = np.asarray([shard.box_sum for shard in packed["train"]]).sum(0).tolist()
+    if not (count := images["train"]):
+        return BoxStatistics(images, None)
+    return BoxStatistics(images, (xmin / count, ymin / count, xmax / count, ymax / count))
 
 
 def _segments(packed: dict[str, list[PackedShard]]) -> Segments:

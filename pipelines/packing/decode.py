@@ -50,6 +50,8 @@ class Decoded:
     """uint16: bytes of each restart interval of `data`, if it was transcoded."""
     kept: str = ""
     """Why it was not, if that was tried."""
+    orientation: int = 1
+    """The EXIF orientation that was applied, 1 to 8."""
 
 
 def decode(data: bytes) -> Decoded | str:
@@ -70,7 +72,8 @@ def decode(data: bytes) -> Decoded | str:
                 return f"{image.width}×{image.height} pixels: one side is over {MAX_ELONGATION} times the other"
             image.load()
             photograph = image.format in JPEG
-            rotated = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            rotated = orientation in range(2, 9)
             keep = (photograph and _has_valid_header(data)) or (
                 image.format == "PNG" and image.mode in ("RGB", "L") and "icc_profile" not in image.info
             )
@@ -85,7 +88,8 @@ def decode(data: bytes) -> Decoded | str:
     height, width, _ = pixels_HWC.shape
     sum_C, products_CC = _moments(pixels_HWC.reshape(-1, 3))
     sums = sum_C.astype(np.float64), products_CC.astype(np.float64)
-    return Decoded(data, height, width, *sums, pixels_HWC, photograph)
+    turned_by = int(orientation) if rotated else 1
+    return Decoded(data, height, width, *sums, pixels_HWC, photograph, orientation=turned_by)
 
 
 @njit(nogil=True, cache=True)

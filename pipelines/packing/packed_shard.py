@@ -28,6 +28,10 @@ class PackedShard:
     """Files that were given restart markers."""
     kept: dict[str, int]
     """Reason -> files that were packed as they are."""
+    boxed: int
+    """Images with a box that counts; see `pipelines.shards.boxes`."""
+    box_sum: tuple[float, ...]
+    """Sum of the boxes that a training takes, as fractions of their images."""
 
     def to_json(self) -> str:
         """JSON that keeps every float exactly."""
@@ -50,4 +54,6 @@ class PackedShard:
             b64decode(raw["index"]),
             raw["transcoded"],
             raw["kept"],
+            raw["boxed"],
+            tuple(raw["box_sum"]),
         )

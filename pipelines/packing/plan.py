@@ -7,7 +7,7 @@ from itertools import groupby
 from cli.errors import UserError
 from pipelines.packing.options import PackOptions
 from pipelines.packing.shard import NOTES, PackedShard, finished_shard
-from pipelines.shards.manifest import FORMAT, SEGMENTS_FORMAT
+from pipelines.shards.schema import FORMAT, SEGMENTS_FORMAT
 from pipelines.sources.source import Source, SourceFile
 from pipelines.storage.folder import Folder
 

@@ -9,7 +9,9 @@ from pipelines.packing.arrow_file import ShardWriter
 from pipelines.packing.decode import Decoded
 from pipelines.packing.packed_shard import PackedShard
 from pipelines.packing.proof import proved_images
-from pipelines.shards.manifest import SCHEMA, SEGMENTS_SCHEMA, SkippedFile
+from pipelines.shards.boxes import Box, OwnBoxes, upright
+from pipelines.shards.manifest import SkippedFile
+from pipelines.shards.schema import SCHEMA, SEGMENTS_SCHEMA
 from pipelines.sources.source import SourceFile
 from pipelines.storage.folder import Folder
 
@@ -44,16 +46,17 @@ def pack_shard(task: ShardTask) -> PackedShard:
                 skipped.append(SkippedFile(file.split, file.key, decoded))
                 continue
             label = task.labels[file.label]
+            boxes = [upright(box, decoded.orientation, decoded.height, decoded.width) for box in file.boxes]
             row = {
                 "key": file.key,
                 "image": decoded.data,
                 "label": label,
                 "height": decoded.height,
                 "width": decoded.width,
-                "boxes": file.boxes,
+                "boxes": [box._asdict() for box in boxes],
             }
             writer.add({**row, "segments": decoded.segments} if task.in_segments else row)
-            statistics.add(file.label, label, decoded)
+            statistics.add(file.label, label, decoded, boxes)
         info = writer.close(arrow_file)
     if not info.rows:
         folder.delete_file(arrow_file)
@@ -67,6 +70,8 @@ def pack_shard(task: ShardTask) -> PackedShard:
         np.asarray(statistics.index, np.int32).tobytes(),
         statistics.transcoded,
         dict(statistics.kept),
+        statistics.boxed,
+        tuple(map(float, statistics.box_sum_4)),
     )
     folder.write(_note(task.name), packed.to_json().encode())
     return packed
@@ -93,8 +98,9 @@ class _Statistics:
         self.pixels, self.sum_C, self.products_CC = 0, np.zeros(3), np.zeros((3, 3))
         self.index: list[tuple[int, int, int]] = []
         self.transcoded, self.kept = 0, Counter[str]()
+        self.boxed, self.box_sum_4 = 0, np.zeros(4)
 
-    def add(self, class_identifier: str, label: int, image: Decoded) -> None:
+    def add(self, class_identifier: str, label: int, image: Decoded, boxes: list[Box]) -> None:
         self.images[class_identifier] += 1
         self.index.append((label, image.height, image.width))
         if image.segments:
@@ -104,6 +110,10 @@ class _Statistics:
         self.pixels += image.height * image.width
         self.sum_C += image.sum_C
         self.products_CC += image.products_CC
+        (target_4,) = OwnBoxes.of_image(boxes, class_identifier, image.height, image.width).targets_N4
+        if not np.isnan(target_4).any():
+            self.boxed += 1
+            self.box_sum_4 += target_4
 
 
 def _note(name: str) -> str:

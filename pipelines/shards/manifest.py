@@ -19,35 +19,10 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from cli.errors import UserError
+from pipelines.shards.schema import EARLIER_FORMATS, FORMAT, FORMATS, SEGMENTS_FORMAT, shard_schema
 from pipelines.storage.folder import Folder
 
-FORMAT, SEGMENTS_FORMAT = FORMATS = 1, 2
-"""Formats of a packed data set: files as they are, and JPEG files with restart markers."""
-
-
 MANIFEST = "manifest.json"
-
-
-SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("image", pa.binary()),
-        ("label", pa.int32()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("boxes", pa.list_(pa.list_(pa.float32(), 4))),
-    ]
-)
-"""Schema of a shard. image: the encoded file. boxes: xmin, ymin, xmax, ymax in pixels."""
-
-
-SEGMENTS_SCHEMA = SCHEMA.append(pa.field("segments", pa.binary()))
-"""Schema of a shard in `SEGMENTS_FORMAT`. segments: the bytes of each restart interval of `image`, with the two
-of the marker that ends it, uint16, little-endian; empty for a file that was packed as it is."""
-
-
-INDEX = pa.schema([("label", pa.int32()), ("height", pa.int32()), ("width", pa.int32())])
-"""Schema of a split's index file: what a reader needs of all images before it opens a shard."""
 
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -113,6 +88,19 @@ class Segments:
 
 
 @dataclass(frozen=True)
+class BoxStatistics:
+    """Of the boxes that count, by the rule of `pipelines.shards.boxes`."""
+
+    __pydantic_config__ = STRICT
+
+    images: dict[str, Count]
+    """Split -> its images that have one."""
+    mean: tuple[float, float, float, float] | None
+    """Mean of the boxes that a training takes: xmin, ymin, xmax, ymax as fractions of the image; None if there
+    is none."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Describes a packed data set."""
 
@@ -133,13 +121,17 @@ class Manifest:
     """`set_aside` in the JSON file."""
     segments: Segments | None = None
     """None in `FORMAT`, where the JSON file lacks it."""
+    boxes: BoxStatistics | None = None
+    """None in `EARLIER_FORMATS`, where the JSON file lacks it."""
 
     def __post_init__(self) -> None:
         """ValueError if the fields contradict each other."""
         if len(self.classes) != len(self.class_names):
             raise ValueError(f"{len(self.classes)} classes but {len(self.class_names)} class_names")
-        if (self.format == SEGMENTS_FORMAT) != (self.segments is not None):
-            raise ValueError(f"segments are told in format {SEGMENTS_FORMAT} alone")
+        if (self.format in (2, SEGMENTS_FORMAT)) != (self.segments is not None):
+            raise ValueError(f"segments are told in formats 2 and {SEGMENTS_FORMAT} alone")
+        if (self.format in EARLIER_FORMATS) != (self.boxes is None):
+            raise ValueError(f"boxes are counted from format {FORMAT} on")
         files = [file for split in self.splits.values() for file in split.files]
         for what, names in (("class", self.classes), ("file", [file.file for file in files])):
             if doubled := [name for name, times in Counter(names).items() if times > 1]:
@@ -151,6 +143,8 @@ class Manifest:
                 raise ValueError(
                     f"the index of {name} has {split.index.rows} rows, its shards have {split.images}"
                 )
+        if self.boxes is not None:
+            _check_boxes(self.boxes, {name: split.images for name, split in self.splits.items()})
         _check_statistics(np.asarray(self.mean_rgb), np.asarray(self.covariance_rgb))
 
     def files(self, splits: Collection[str] = ()) -> list[ShardInfo]:
@@ -169,8 +163,9 @@ class Manifest:
         """Canonical JSON: equal manifests give equal bytes."""
         fields = asdict(self)
         fields["set_aside"] = fields.pop("skipped")
-        if self.segments is None:
-            del fields["segments"]
+        for added in ("segments", "boxes"):
+            if fields[added] is None:
+                del fields[added]
         return json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -186,10 +181,20 @@ class Manifest:
     @property
     def schema(self) -> pa.Schema:
         """Of the shards."""
-        return SCHEMA if self.segments is None else SEGMENTS_SCHEMA
+        return shard_schema(self.format)
 
 
 _SCHEMA = TypeAdapter(Manifest)
+
+
+def _check_boxes(boxes: BoxStatistics, images: dict[str, int]) -> None:
+    for name, boxed in boxes.images.items():
+        if boxed > images.get(name, -1):
+            raise ValueError(f"boxes of split {name}: {boxed}, of {images.get(name, 0)} images")
+    if (boxes.mean is None) != (not boxes.images.get("train")):
+        raise ValueError("a mean box goes with training images that have boxes")
+    if boxes.mean is not None and not all(0 <= edge <= 1 for edge in boxes.mean):
+        raise ValueError("the mean box must be fractions from 0 to 1")
 
 
 def _check_statistics(mean_C: np.ndarray, covariance_CC: np.ndarray) -> None:
@@ -227,7 +232,7 @@ def read_manifest(root: Folder | Path | str) -> Manifest:
     except ValueError as error:
         raise UserError(f"{file} is damaged ({error}): pack the data set again") from error
     raise UserError(
-        f"{file} has format {found!r}, this version reads {' and '.join(map(str, FORMATS))}: pack it again"
+        f"{file} has format {found!r}, this version reads {', '.join(map(str, FORMATS))}: pack it again"
     )
 
 

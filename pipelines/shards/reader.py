@@ -12,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from cli.errors import UserError
-from pipelines.shards.manifest import INDEX, Manifest, ShardInfo
+from pipelines.shards.boxes import Box, OwnBoxes
+from pipelines.shards.manifest import Manifest, ShardInfo
+from pipelines.shards.schema import INDEX
 
 NO_SEGMENTS = np.empty(0, np.uint16)
 
@@ -25,6 +27,7 @@ class Shards:
         if split not in manifest.splits:
             raise UserError(f"{root} has no split {split!r}, only {', '.join(manifest.splits)}")
         self._root, self._infos, self._schema = root, manifest.splits[split].shards, manifest.schema
+        self._classes = manifest.classes
         for info in manifest.splits[split].files:
             _check_size(root / info.file, info.bytes)
         index = manifest.splits[split].index
@@ -83,13 +86,28 @@ class Shards:
         """Name of an image in the source."""
         return self._cell("key", i)
 
-    def boxes(self, i: int) -> list[tuple[float, float, float, float]]:
-        """Bounding boxes of an image: xmin, ymin, xmax, ymax in pixels."""
-        return [tuple(box) for box in self._cell("boxes", i) or []]
+    def boxes(self, i: int) -> list[Box]:
+        """Bounding boxes of an image, of whatever class, as they were noted."""
+        cells = self._cell("boxes", i) or []
+        return [Box(**cell) if isinstance(cell, dict) else Box(*cell) for cell in cells]
+
+    def own_boxes(self) -> OwnBoxes:
+        """The boxes that count of every image; see `pipelines.shards.boxes`."""
+        sizes_N2 = np.stack([self.heights_N, self.widths_N], 1)
+        parts = []
+        for number in range(len(self._infos)):
+            rows = slice(self._starts[number], self._starts[number + 1])
+            column = self._shard(number).table.column("boxes")
+            parts.append(OwnBoxes.of_column(column, self.labels_N[rows], sizes_N2[rows], self._classes))
+        return OwnBoxes.joined(parts)
 
     def _locate(self, i: int) -> tuple["_Shard", int]:
-        """The shard that holds an image, opened once, and the image's row in it."""
+        """The shard that holds an image, and the image's row in it."""
         number = int(np.searchsorted(self._starts, i, side="right")) - 1
+        return self._shard(number), i - int(self._starts[number])
+
+    def _shard(self, number: int) -> "_Shard":
+        """A shard, opened once."""
         shard = self._opened.get(number)
         if shard is None:
             info = self._infos[number]
@@ -97,7 +115,7 @@ class Shards:
             shard = self._opened[number] = _Shard(self._root / info.file, info, self._schema)
         else:
             shard.check_not_cut()
-        return shard, i - int(self._starts[number])
+        return shard
 
     def _cell(self, column: str, i: int) -> Any:
         shard, row = self._locate(i)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path, PurePosixPath
 
+from pipelines.shards.boxes import Box
 from pipelines.shards.manifest import SkippedFile
 from pipelines.sources.archive import CORRUPT, corrupt_archive
 
@@ -19,11 +20,11 @@ EDGES = ("xmin", "ymin", "xmax", "ymax")
 class Boxes:
     """Bounding boxes by the stem of the image's file name."""
 
-    by_stem: dict[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
+    by_stem: dict[str, tuple[Box, ...]] = field(default_factory=dict)
     skipped: list[SkippedFile] = field(default_factory=list)
     """Annotations that cannot be used; their images are packed without boxes."""
 
-    def for_image(self, stem: str) -> tuple[tuple[float, ...], ...]:
+    def for_image(self, stem: str) -> tuple[Box, ...]:
         """Boxes of an image; empty if it has no annotation."""
         return self.by_stem.get(stem, ())
 
@@ -55,14 +56,27 @@ class Boxes:
 
     def _add(self, name: str, xml: bytes) -> None:
         try:
-            boxes = [
-                tuple(float(box.findtext(edge, "")) for edge in EDGES)
-                for box in ET.fromstring(xml).iter("bndbox")
-            ]
-        except (ET.ParseError, ValueError) as error:
-            self.skipped.append(SkippedFile("boxes", name, f"no annotation with four edges a box: {error}"))
+            boxes = _boxes(ET.fromstring(xml))
+        except (ET.ParseError, ValueError, OverflowError) as error:
+            reason = f"no annotation with four edges a box and a size in pixels: {error}"
+            self.skipped.append(SkippedFile("boxes", name, reason))
             return
-        if not all(isfinite(edge) for box in boxes for edge in box):
+        if not all(isfinite(edge) for box in boxes for edge in box[:4]):
             self.skipped.append(SkippedFile("boxes", name, "a box with an edge that is no number"))
             return
         self.by_stem[PurePosixPath(name).stem] = tuple(boxes)
+
+
+def _boxes(annotation: ET.Element) -> list[Box]:
+    """A box for each object that has one; those of an object's parts (VOC's heads and hands) are not read.
+
+    A size of 0, as some annotations have it, is none. ValueError, OverflowError where a number is none.
+    """
+    height, width = (int(float(annotation.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
+    boxes = []
+    for found in annotation.iter("object"):
+        if (box := found.find("bndbox")) is not None:
+            xmin, ymin, xmax, ymax = (float(box.findtext(edge, "")) for edge in EDGES)
+            label = (found.findtext("name") or "").strip()
+            boxes.append(Box(xmin, ymin, xmax, ymax, label, height, width))
+    return boxes

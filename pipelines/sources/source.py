@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from pipelines.shards.boxes import Box
 from pipelines.shards.manifest import SkippedFile
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -64,8 +65,8 @@ class SourceFile:
     label: str
     """Identifier of its class."""
     content: FileSlice | InlineData
-    boxes: tuple[tuple[float, ...], ...] = ()
-    """Bounding boxes: xmin, ymin, xmax, ymax in pixels."""
+    boxes: tuple[Box, ...] = ()
+    """In pixels of the file, before any EXIF rotation."""
 
 
 @dataclass(frozen=True)

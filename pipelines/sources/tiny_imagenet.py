@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.errors import UserError
+from pipelines.shards.boxes import Box
 from pipelines.shards.manifest import SkippedFile
 from pipelines.sources.archive import FileListing, list_archive
 from pipelines.sources.selection import select_classes, skip_mismatches
@@ -44,7 +45,7 @@ class _Row:
     split: str
     key: str
     wnid: str
-    box: tuple[float, ...]
+    box: Box
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def _source(tables: _Tables, classes: Sequence[str]) -> Source:
     annotations = tables.read(VAL, 6)
     rows = _train_rows(tables, selected)
     rows += [
-        _Row("val", f"val/images/{row[0]}", row[1], _box(VAL, row[2:6]))
+        _Row("val", f"val/images/{row[0]}", row[1], _box(VAL, row[2:6], row[1]))
         for row in annotations
         if row[1] in selected
     ]
@@ -114,7 +115,9 @@ def _train_rows(tables: _Tables, selected: list[str]) -> list[_Row]:
         lines = tables.read(file, 5)
         if not lines:
             raise UserError(f"{tables.source}: class {wnid} is empty: {file} lists no image")
-        rows += [_Row("train", f"train/{wnid}/images/{line[0]}", wnid, _box(file, line[1:5])) for line in lines]
+        for line in lines:
+            box = _box(file, line[1:5], wnid)
+            rows.append(_Row("train", f"train/{wnid}/images/{line[0]}", wnid, box))
     return rows
 
 
@@ -141,8 +144,9 @@ def _unlisted(key: str) -> SkippedFile:
     return SkippedFile(split, key, f"no line of {label_file} names it")
 
 
-def _box(file: str, edges: list[str]) -> tuple[float, ...]:
+def _box(file: str, edges: list[str], wnid: str) -> Box:
     try:
-        return tuple(float(edge) for edge in edges)
+        xmin, ymin, xmax, ymax = map(float, edges)
+        return Box(xmin, ymin, xmax, ymax, wnid)
     except ValueError as error:
         raise UserError(f"{file}: a box must be four numbers, not {edges}") from error

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cli.errors import UserError
-from pipelines.shards.manifest import FORMAT, MANIFEST, Manifest, read_manifest
+from pipelines.shards.manifest import MANIFEST, Manifest, read_manifest
 from pipelines.shards.reader import Shards
 
 VALUES = st.one_of(
@@ -95,7 +95,7 @@ def test_a_mutated_manifest_is_refused_or_holds(whole, tmp_path, data):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": 3}, f"has format 3, this version reads {FORMAT} and 2"),
+        ({"format": 5}, "has format 5, this version reads 1, 2, 3, 4"),
         ({"format": "1"}, "has format '1'"),
         ({"classes": ["0"], "class_names": ["zero"]}, None),
         ({"classes": []}, "classes"),
@@ -104,6 +104,12 @@ def test_a_mutated_manifest_is_refused_or_holds(whole, tmp_path, data):
         ({"mean_rgb": [1.0, 2.0, float("nan")]}, "mean_rgb.2"),
         ({"mean_rgb": [1.0, 2.0, 300.0]}, "mean_rgb must be 3 numbers from 0 to 255"),
         ({"covariance_rgb": [[1, 0, 0], [0, -1, 0], [0, 0, 1]]}, "no negative variance"),
+        ({"boxes": {"images": {"train": 0, "val": 0, "more": 0}, "mean": None}}, "boxes of split more"),
+        ({"boxes": {"images": {"train": 0, "val": 99_999}, "mean": None}}, "boxes of split val"),
+        ({"boxes": {"images": {"train": 3, "val": 0}, "mean": None}}, "a mean box goes with"),
+        ({"boxes": {"images": {"train": 0, "val": 0}, "mean": [0.1, 0.1, 0.9, 1.1]}}, "a mean box goes with"),
+        ({"boxes": {"images": {"train": 1, "val": 0}, "mean": [0.1, 0.1, 0.9, 1.1]}}, "fractions"),
+        ({"boxes": None}, "boxes are counted from format 3 on"),
         ({"comment": "mine"}, "comment"),
         ({"set_aside": None}, "set_aside"),
         ({"splits": []}, "splits"),

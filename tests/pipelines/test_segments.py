@@ -17,8 +17,9 @@ from pipelines.loading.draw import Augment
 from pipelines.loading.loaders import EvalLoader, TrainLoader
 from pipelines.pack import main, pack
 from pipelines.packing.options import PackOptions
-from pipelines.shards.manifest import MANIFEST, SCHEMA, read_manifest
+from pipelines.shards.manifest import MANIFEST, read_manifest
 from pipelines.shards.reader import Shards
+from pipelines.shards.schema import SCHEMA
 from tests.pipelines.jpegs import SAMPLINGS, photograph, pixels
 from tests.pipelines.test_pack import contents, encoded, picture
 from tests.pipelines.test_sources import lay
@@ -158,7 +159,7 @@ def opened(both, segments, split="train"):
 
 def test_the_manifest_counts_what_was_transcoded_and_what_not(both):
     _, manifest = opened(both, "on")
-    assert manifest.format == 2
+    assert manifest.format == 4
     assert manifest.segments is not None
     assert manifest.segments.transcoded == 3 * len(SEVERAL) * len(SAMPLINGS) + 1  # the turned one as well
     assert manifest.segments.kept == {
@@ -175,9 +176,9 @@ def test_the_command_says_what_was_done(both, tmp_path, monkeypatch, capsys):
     assert contents(tmp_path / "out") == contents(both / "on")
 
 
-def test_off_packs_files_as_they_are_in_the_earlier_format(both):
+def test_off_packs_files_as_they_are(both):
     shards, manifest = opened(both, "off")
-    assert manifest.format == 1
+    assert manifest.format == 3
     assert manifest.schema == SCHEMA
     raw = json.loads((both / "off" / MANIFEST).read_text())
     assert "segments" not in raw

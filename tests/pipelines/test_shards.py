@@ -22,9 +22,11 @@ from cluster.partition import rank_slice
 from pipelines.pack import pack
 from pipelines.packing.arrow_file import ShardWriter, write_index
 from pipelines.packing.options import PackOptions
-from pipelines.shards.manifest import MANIFEST, SCHEMA, Manifest, ShardInfo, Split, read_manifest
+from pipelines.shards.boxes import Box
+from pipelines.shards.manifest import MANIFEST, BoxStatistics, Manifest, ShardInfo, Split, read_manifest
 from pipelines.shards.order import training_order
 from pipelines.shards.reader import Shards
+from pipelines.shards.schema import SCHEMA
 from pipelines.shards.verification import verify
 from pipelines.storage.folder import Folder
 from tests.conftest import ROOT
@@ -36,7 +38,7 @@ ROWS: list[dict[str, Any]] = [
         "label": place % 3,
         "height": 10 + place,
         "width": 20 + place,
-        "boxes": [[0.0, 1.0, 2.5, place]] * (place % 3),
+        "boxes": [Box(0.0, 1.0, 2.5, place, "b", 7, place)._asdict()] * (place % 3),
     }
     for place in range(40)
 ]
@@ -64,9 +66,10 @@ def packed(tmp_path, monkeypatch):
                 writer.add(row)
             infos.append(writer.close(file))
     manifest = Manifest(
-        1, "test", ("a", "b", "c"), ("A", "B", "C"),
+        3, "test", ("a", "b", "c"), ("A", "B", "C"),
         {"train": Split(tuple(infos)), "val": Split(())},
-        (1.0, 2.0, 3.0), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), (),
+        (1.0, 2.0, 3.0), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), (), None,
+        BoxStatistics({"train": 0, "val": 0}, None),
     )  # fmt: skip
     (root / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return root
@@ -83,7 +86,7 @@ def test_every_row_is_read_as_written(packed):
     for i, row in enumerate(ROWS):
         assert shards.encoded(i).tobytes() == row["image"]
         assert shards.key(i) == row["key"]
-        assert shards.boxes(i) == [tuple(box) for box in row["boxes"]]
+        assert shards.boxes(i) == [Box(**box) for box in row["boxes"]]
         assert (shards.labels_N[i], shards.heights_N[i], shards.widths_N[i]) == (
             row["label"],
             row["height"],
@@ -173,8 +176,8 @@ def test_a_manifest_that_is_none(packed, text):
 
 
 def test_a_later_format_is_named_even_with_other_fields(packed):
-    (packed / MANIFEST).write_text('{"format": 3, "news": []}')
-    with pytest.raises(UserError, match="has format 3, this version reads 1 and 2"):
+    (packed / MANIFEST).write_text('{"format": 5, "news": []}')
+    with pytest.raises(UserError, match="has format 5, this version reads 1, 2, 3, 4"):
         read_manifest(packed)
 
 
@@ -292,6 +295,7 @@ import resource, sys, time
 from pathlib import Path
 from pipelines.shards.manifest import read_manifest
 from pipelines.shards.reader import Shards
+from pipelines.shards.schema import SCHEMA
 def memory():
     return int(Path("/proc/self/status").read_text().partition("RssAnon:")[2].split()[0]) / 1024
 before, started = memory(), time.process_time()
@@ -327,6 +331,7 @@ import os, sys
 from pathlib import Path
 from pipelines.shards.manifest import read_manifest
 from pipelines.shards.reader import Shards
+from pipelines.shards.schema import SCHEMA
 root = Path(sys.argv[1])
 shards = Shards(root, read_manifest(root), "train")
 file = root / "train-00000.arrow"

@@ -13,6 +13,7 @@ from scipy.io import savemat
 from sklearn.datasets import load_digits
 
 from cli.errors import UserError
+from pipelines.shards.boxes import Box
 from pipelines.sources.recognise import open_source
 
 
@@ -155,7 +156,8 @@ def test_tiny_imagenet(tmp_path, form, top):
     assert source.class_names == {"n1": "one, uno", "n2": "two"}
     assert source.counts == {"train": 4, "val": 2}
     boxes = [(1, 2, 3, 4), (5, 6, 7, 8), (1, 2, 3, 4), (5, 6, 7, 8), (0, 1, 2, 3), (4, 5, 6, 7)]
-    assert [file.boxes for file in source.files] == [(box,) for box in boxes]
+    wnids = [file.label for file in source.files]
+    assert [file.boxes for file in source.files] == [(Box(*b, w),) for b, w in zip(boxes, wnids, strict=True)]
 
 
 def test_a_class_of_tiny_imagenet(tmp_path):
@@ -331,7 +333,7 @@ def test_loose_annotations(tmp_path, layout):
     lay(tmp_path, {f"ILSVRC2012_bbox_train/x/{name}.xml": data for name, data in xml.items()})
     source = open_source(str(tmp_path))
     boxes = {file.key: file.boxes for file in source.files if file.boxes}
-    assert list(boxes.values()) == [((1, 2, 3, 4),)]
+    assert list(boxes.values()) == [(Box(1, 2, 3, 4),)]
     assert names[0] in next(iter(boxes))
     assert len(rows(source)) == (7 if layout == "ilsvrc" else 8)
     skipped = {(entry.split, entry.key) for entry in source.skipped}
@@ -386,6 +388,34 @@ def test_a_class_of_ilsvrc(tmp_path):
     assert rows(source) == [row for row in ILSVRC_ROWS if row[2] == "n20"]
 
 
+@pytest.mark.parametrize(
+    ("size", "noted"),
+    [
+        ("<size><width>500</width><height>375</height></size>", (375, 500)),
+        ("<size><width>0</width><height>0</height><depth>3</depth></size>", (0, 0)),
+        ("<size/>", (0, 0)),
+        ("", (0, 0)),
+        ("<size><width>wide</width><height>375</height></size>", None),
+    ],
+)
+def test_an_annotation_keeps_class_and_size_and_no_part_of_an_object(tmp_path, size, noted):
+    """As VOC writes them: a person has the boxes of a head and hands inside its own object."""
+    box = "<bndbox><xmin>{}</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
+    head = f"<part><name>head</name>{box.format(9)}</part>"
+    person = f"<object><name> person </name>{box.format(1)}{head}</object>"
+    dog = f"<object><name>dog</name><pose>Left</pose>{box.format(5)}</object><object><name>cat</name></object>"
+    lay(
+        tmp_path,
+        {"a/1.jpg": b"x", "Annotations/1.xml": f"<annotation>{size}{person}{dog}</annotation>".encode()},
+    )
+    source = open_source(str(tmp_path))
+    if noted is None:
+        assert source.files[0].boxes == ()
+        assert "a size in pixels" in source.skipped[0].reason
+    else:
+        assert source.files[0].boxes == (Box(1, 2, 30, 40, "person", *noted), Box(5, 2, 30, 40, "dog", *noted))
+
+
 def test_boxes_of_ilsvrc(tmp_path):
     def xml(*boxes):
         edges = ("xmin", "ymin", "xmax", "ymax")
@@ -404,8 +434,8 @@ def test_boxes_of_ilsvrc(tmp_path):
     (tmp_path / "ILSVRC2012_bbox_val_v3.tgz").write_bytes(tar(val, "w:gz"))
     boxes = {file.key: file.boxes for file in open_source(str(tmp_path)).files if file.boxes}
     assert boxes == {
-        "n10_2.JPEG": ((1, 2, 3, 4), (5, 6, 7, 8)),
-        "ILSVRC2012_val_00000002.JPEG": ((9, 8, 10, 11),),
+        "n10_2.JPEG": (Box(1, 2, 3, 4), Box(5, 6, 7, 8)),
+        "ILSVRC2012_val_00000002.JPEG": (Box(9, 8, 10, 11),),
     }
 
 

@@ -1,0 +1,43 @@
+"""The formats of a packed data set, and the columns of its files."""
+
+import pyarrow as pa
+
+from pipelines.shards.boxes import BOXES, EARLIER_BOXES
+
+FORMAT, SEGMENTS_FORMAT = 3, 4
+"""Formats of a packed data set: files as they are, and JPEG files with restart markers."""
+
+EARLIER_FORMATS = 1, 2
+"""The same, read but no longer written: boxes have no class and no size, and no manifest counts them."""
+
+FORMATS = *EARLIER_FORMATS, FORMAT, SEGMENTS_FORMAT
+
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("image", pa.binary()),
+        ("label", pa.int32()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("boxes", BOXES),
+    ]
+)
+"""Schema of a shard. image: the encoded file. boxes: see `pipelines.shards.boxes.Box`."""
+
+
+SEGMENTS_SCHEMA = SCHEMA.append(pa.field("segments", pa.binary()))
+"""Schema of a shard in `SEGMENTS_FORMAT`. segments: the bytes of each restart interval of `image`, with the two
+of the marker that ends it, uint16, little-endian; empty for a file that was packed as it is."""
+
+
+INDEX = pa.schema([("label", pa.int32()), ("height", pa.int32()), ("width", pa.int32())])
+"""Schema of a split's index file: what a reader needs of all images before it opens a shard."""
+
+
+def shard_schema(version: int) -> pa.Schema:
+    """Of the shards of a data set of this format."""
+    schema = SEGMENTS_SCHEMA if version in (2, SEGMENTS_FORMAT) else SCHEMA
+    if version in EARLIER_FORMATS:
+        return schema.set(schema.get_field_index("boxes"), pa.field("boxes", EARLIER_BOXES))
+    return schema
