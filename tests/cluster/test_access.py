@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ sys.stdin.read()
 """
 JOIN = "import sys, ray; ray.init(address=sys.argv[1]); print(ray.get(ray.remote(lambda: 6 * 7).remote()))"
 WRONG = "f" * 64
+REFUSED = re.compile("InvalidAuthToken|Missing authentication token|Invalid authentication token")
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,7 @@ def test_only_the_token_lets_in_from_another_machine(machines, tmp_path):
         for key, process in tried.items():
             said, _ = process.communicate()
             assert process.returncode != 0, (key, said)
+            assert REFUSED.search(said), (key, said)
         assert not (tmp_path / "ran").exists()
         commands = attempts(node, tmp_path)
         for what in ("list", "submit", "init"):
