@@ -43,14 +43,12 @@ def test_a_submitted_job_is_followed_to_its_end(submitted):
 
 
 def test_the_exit_code_of_a_failed_job_is_not_zero(ray_cluster, digits, tmp_path):
-    """More workers than there is room for: told within a minute, with what is there and what was asked."""
-    began = time.monotonic()
+    """More workers than there is room for: told with what is there and what was asked."""
     flags = ["--layout.workers=64", "--layout.wait-seconds=1"]
     done = submit(ray_cluster, *entry_point.command(digits, tmp_path / "out", *flags))
     assert done.returncode != 0
     assert "--layout.workers 64 asks for 64 workers of 1 CPU each" in done.stdout
     assert "4 CPU" in done.stdout
-    assert time.monotonic() - began < 60
 
 
 def test_a_relative_path_in_a_job_is_refused(ray_cluster):

@@ -154,7 +154,7 @@ def test_a_wrong_key_is_told_at_once(object_store, monkeypatch):
     ):
         with pytest.raises(UserError, match=r"--out s3://bucket/.*access denied.*check AWS_ACCESS_KEY_ID"):
             call(Folder(object_store.uri("wrong"), "--out"))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15  # FIRST_CONTACT's 20 seconds were not waited
 
 
 @pytest.mark.parametrize(

@@ -59,23 +59,21 @@ def test_a_free_folder_is_taken_and_left_free(run):
     assert not run.exists(FILE)
 
 
-def test_the_same_attempt_takes_it_at_once(run):
+def test_the_same_attempt_takes_it_at_once(run, capsys):
     """A worker that was restarted: the process is another, the attempt is not."""
     first = acquired(run)
-    started = time.monotonic()
     second = acquired(run)
-    assert time.monotonic() - started < 1
+    assert "in use" not in capsys.readouterr().out
     first.check()
     second.check()
     second.release()
 
 
-def test_the_lease_of_a_process_that_has_ended_is_taken_at_once(run, held_elsewhere):
+def test_the_lease_of_a_process_that_has_ended_is_taken_at_once(run, held_elsewhere, capsys):
     held_elsewhere.kill()
     held_elsewhere.wait()
-    started = time.monotonic()
     acquired(run).release()
-    assert time.monotonic() - started < 1
+    assert "in use" not in capsys.readouterr().out
 
 
 def test_a_lease_that_is_not_renewed_lapses(run, held_elsewhere, capsys):
@@ -83,7 +81,7 @@ def test_a_lease_that_is_not_renewed_lapses(run, held_elsewhere, capsys):
     rewrite(run, machine="another", host="elsewhere")
     started = time.monotonic()
     acquired(run).release()
-    assert 1.4 < time.monotonic() - started < 4
+    assert time.monotonic() - started > 1.4
     assert "in use by elsewhere" in capsys.readouterr().out
 
 
