@@ -14,6 +14,7 @@ from rich.console import Console
 
 from cli.command import arguments, exit_codes
 from cli.errors import UserError
+from cli.program import program
 from cli.progress import ProgressMeter
 from pipelines.inspection.montage import montage
 from pipelines.inspection.tables import class_table, split_table
@@ -110,7 +111,7 @@ def _rounded(values: np.ndarray | tuple[float, ...]) -> str:
 
 def main() -> None:
     """Parse the command line and inspect. Exit code 2 for a user's mistake."""
-    options = tyro.cli(InspectOptions, prog="python -m pipelines.inspect", args=arguments())
+    options = tyro.cli(InspectOptions, prog=program("pipelines.inspect"), args=arguments())
     with exit_codes():
         inspect(options, Console(soft_wrap=True))
 

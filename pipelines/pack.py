@@ -18,6 +18,7 @@ from rich.console import Console
 
 from cli.command import arguments, exit_codes
 from cli.errors import UserError
+from cli.program import program
 from cluster.process_pool import run_in_processes
 from pipelines.packing.dataset import RunTasks, pack_to
 from pipelines.packing.destination import check_destination
@@ -67,7 +68,7 @@ def _runner(options: PackOptions) -> RunTasks:
 
 def main() -> None:
     """Parse the command line, pack, and report. Exit code 2 for a user's mistake, 1 if a process was lost."""
-    options = tyro.cli(PackOptions, prog="python -m pipelines.pack", args=arguments())
+    options = tyro.cli(PackOptions, prog=program("pipelines.pack"), args=arguments())
     with exit_codes(interrupted=f"interrupted: {options.out} is not complete; the same command resumes"):
         try:
             manifest = pack(options)

@@ -3,13 +3,19 @@
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 COMMANDS = [
-    *(f"vgg.{name}" for name in ("train", "evaluate", "ensemble", "predict", "report", "track")),
+    *(
+        f"vgg.{name}"
+        for name in ("train", "evaluate", "ensemble", "predict", "report", "track", "export")
+    ),
     *(f"pipelines.{name}" for name in ("pack", "inspect", "stage")),
     "cluster.local",
 ]
@@ -28,6 +34,28 @@ def installed(tmp_path_factory):
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*install, f"--target={folder}", str(source)], check=True)
     return folder
+
+
+def test_every_command_is_a_script():
+    """vgg-NAME beside `python -m`."""
+    modules = {target.partition(":")[0] for target in SCRIPTS.values()}
+    assert modules == {command for command in COMMANDS if command != "cluster.local"}
+    assert all(name == f"vgg-{target.partition(':')[0].rpartition('.')[2]}" for name, target in SCRIPTS.items())
+
+
+def test_a_script_goes_by_its_own_name_and_completes(installed, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, str(installed / "bin" / "vgg-pack"), *arguments]
+        return subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
+
+    assert "usage: vgg-pack" in run("--help")
+    (tmp_path / "completion").write_text(run("--tyro-print-completion", "bash"))
+    typed = "source completion; COMP_WORDS=(vgg-pack --val); COMP_CWORD=1; _tyro_vgg_pack; echo ${COMPREPLY[@]}"
+    shell = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    found = subprocess.check_output(["bash", "-c", typed], cwd=tmp_path, env=shell, text=True)
+    assert found.split() == ["--val-share"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -10,6 +10,7 @@ import tyro
 
 from cli.command import arguments, exit_codes
 from cli.errors import UserError
+from cli.program import program
 from pipelines.storage.apart import require_apart
 from pipelines.storage.folder import Folder
 from vgg.metrics.accuracy import Accuracy, accuracy
@@ -41,7 +42,7 @@ class EnsembleOptions:
 
 def main() -> None:
     """Fuse and print. Exit code 2 for a user's mistake."""
-    options = tyro.cli(EnsembleOptions, prog="python -m vgg.ensemble", args=arguments())
+    options = tyro.cli(EnsembleOptions, prog=program("vgg.ensemble"), args=arguments())
     with exit_codes():
         result = ensemble(options)
         print(f"{result.summary}\nresult in {result.folder.uri}")

@@ -8,7 +8,7 @@ The same command again continues an interrupted evaluation. Evaluations that sha
 scale and several) share its posteriors too.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
@@ -17,6 +17,7 @@ import tyro
 
 from cli.command import arguments, exit_codes
 from cli.errors import UserError, require
+from cli.program import program
 from cluster.layout import Layout
 from cluster.parallel.choose import check_layout
 from pipelines.shards.manifest import Manifest, read_manifest
@@ -41,6 +42,9 @@ from vgg.weights.trained_net import TrainedNet
 MAX_GRID = 64  # crops per row and per column
 MAX_CROPS = 65_536  # of a forward pass
 MAX_WORKERS = 4096
+
+JobRunner = Callable[[ScoringJob, Sequence[ScoringTask]], Iterable[tuple[ScoringTask, ScoredBlock]]]
+"""Scores the tasks of a job, in any order."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class EvaluateOptions:
 
 def main() -> None:
     """Evaluate and print. Exit code 2 for a user's mistake, 1 if workers failed."""
-    options = tyro.cli(EvaluateOptions, prog="python -m vgg.evaluate", args=arguments())
+    options = tyro.cli(EvaluateOptions, prog=program("vgg.evaluate"), args=arguments())
     with exit_codes():
         results = evaluate(options)
         for result in results:
@@ -88,8 +92,11 @@ def main() -> None:
             print(f"results in {folder}")
 
 
-def evaluate(options: EvaluateOptions) -> list[EvaluationResult]:
-    """Run all requested evaluations. UserError if nets, data and scales do not fit each other."""
+def evaluate(options: EvaluateOptions, run_job: JobRunner | None = None) -> list[EvaluationResult]:
+    """Run all requested evaluations. UserError if nets, data and scales do not fit each other.
+
+    `run_job` scores the tasks; by default, workers of the cluster do.
+    """
     uri = tracking_uri(options.track)
     check_options(options)
     data = options.data if "://" in options.data else str(Path(options.data).absolute())
@@ -111,6 +118,8 @@ def evaluate(options: EvaluateOptions) -> list[EvaluationResult]:
     job = _scoring_job(options, nets, data)
 
     def run_tasks(tasks: Sequence[ScoringTask]) -> Iterable[tuple[ScoringTask, ScoredBlock]]:
+        if run_job is not None:
+            return run_job(job, tasks)
         from cluster.tasks import run_on_workers  # Ray takes a second to import: not before there is a task
 
         return run_on_workers(Scorer, job, tasks, options.layout)

@@ -17,6 +17,7 @@ from cli.command import arguments, exit_codes
 from cli.console import console
 from cli.errors import Failure, UserError
 from cli.files import require_writable
+from cli.program import program
 from cli.progress import ProgressMeter
 from pipelines.storage.atomic import atomic_file
 from vgg.pictures.images import ranked_predictions
@@ -61,7 +62,7 @@ class PredictOptions:
 
 def main() -> None:
     """Predict, print, draw. Exit code 2 for a user's mistake, 1 if an image was passed over."""
-    options = tyro.cli(PredictOptions, prog="python -m vgg.predict", args=arguments())
+    options = tyro.cli(PredictOptions, prog=program("vgg.predict"), args=arguments())
     with exit_codes():
         predict(options)
 

@@ -16,6 +16,7 @@ from cli.command import arguments, exit_codes
 from cli.console import console
 from cli.errors import UserError
 from cli.files import require_writable
+from cli.program import program
 from vgg.pictures.curves import compared_curves
 from vgg.reporting.render import to_html, to_markdown
 from vgg.reporting.tables import TrackedResult, best_by_data, other_tables, paper_tables, tracked_result
@@ -43,7 +44,7 @@ class ReportOptions:
 
 def main() -> None:
     """Write the report. Exit code 2 for a user's mistake."""
-    options = tyro.cli(ReportOptions, prog="python -m vgg.report", args=arguments())
+    options = tyro.cli(ReportOptions, prog=program("vgg.report"), args=arguments())
     with exit_codes():
         report(options)
 

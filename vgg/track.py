@@ -7,6 +7,7 @@ import tyro
 
 from cli.command import arguments, exit_codes
 from cli.errors import Failure, UserError
+from cli.program import program
 from vgg.tracking.messages import print_message
 from vgg.tracking.sender import Sender
 from vgg.tracking.server import tracking_uri
@@ -27,7 +28,7 @@ class TrackOptions:
 
 def main() -> None:
     """Deliver a spool completely. Exit code 1 where the server stays away, 2 where the folder is no spool."""
-    options = tyro.cli(TrackOptions, prog="python -m vgg.track", args=arguments())
+    options = tyro.cli(TrackOptions, prog=program("vgg.track"), args=arguments())
     with exit_codes():
         print(f"delivered: {deliver(options)}")
 

@@ -19,6 +19,7 @@ import tyro
 
 from cli.command import arguments, exit_codes
 from cli.errors import Failure, UserError
+from cli.program import program
 from cluster.layout import Layout
 from cluster.parallel.choose import check_layout
 from pipelines.shards.manifest import read_manifest
@@ -73,7 +74,7 @@ def main() -> None:
         whole, given = with_config(arguments())
     options = tyro.extras.overridable_config_cli(
         {name: (text, TrainOptions(name, recipe)) for name, (text, recipe) in RECIPES.items()},
-        prog="python -m vgg.train",
+        prog=program("vgg.train"),
         description="Train a VGG net. Each recipe: its command, its cost, its expected result.",
         args=whole,
     )

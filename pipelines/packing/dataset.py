@@ -9,6 +9,7 @@ import numpy as np
 from cli.errors import Failure, UserError
 from cli.progress import ProgressMeter
 from pipelines.packing.arrow_file import write_index
+from pipelines.packing.croissant import CROISSANT, croissant
 from pipelines.packing.destination import UnpackableSource, replacing_folder
 from pipelines.packing.options import PackOptions
 from pipelines.packing.packed_shard import PackedShard
@@ -56,6 +57,7 @@ def _write(source: Source, folder: Folder, options: PackOptions, run: RunTasks) 
     packed = _pack_shards(source, folder, options, run)
     indices = {split: _write_index(folder, split, shards) for split, shards in packed.items()}
     manifest = _manifest(source, packed, indices, options.segments == "on")
+    folder.write(CROISSANT, croissant(manifest).encode())
     folder.write(MANIFEST, manifest.to_json().encode())
     return manifest
 
