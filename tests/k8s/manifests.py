@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 K8S = ROOT / "k8s"
 OVERLAYS = ("local-cpu", "gpu", "paper")
-BESIDE = ("job", "evaluate", "ensemble", "report")
+BESIDE = ("job", "evaluate", "ensemble", "report", "study")
 TARGETS = (
     *OVERLAYS,
     *(f"{overlay}/{beside}" for overlay in OVERLAYS for beside in BESIDE),

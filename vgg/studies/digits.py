@@ -1,0 +1,46 @@
+"""The six configurations on the embedded digits, at reduced width: for two cores and twenty minutes."""
+
+from dataclasses import replace
+
+from vgg.recipes.digits import DIGITS
+from vgg.recipes.schema import Optim, Recipe, Schedule, Train
+from vgg.studies.graph import Evaluation, Fusion, Step, Study, Training
+from vgg.testing.protocols import Protocol
+
+PROTOCOLS: tuple[Protocol, ...] = ("single-crop", "dense", "multi-crop", "both")
+
+# Adam leaves the plateau at ln 10 at this width in so few updates, in all six.
+BASE = replace(
+    DIGITS,
+    model=replace(DIGITS.model, width=0.125),
+    input=replace(DIGITS.input, mirror=True),  # dense and multi-crop average over mirror images
+    optim=Optim(name="adam", lr=1e-3),
+    schedule=Schedule(patience_steps=60, max_drops=2),
+    train=Train(batch=64, steps=300, validation_steps=100, checkpoint_steps=25, log_steps=10),
+)
+
+
+def digits_study() -> Study:
+    """A, A-LRN, B, C, D and E at one scale, D and E on with scale jitter, all protocols, two fusions."""
+    trainings: list[Training] = []
+    for configuration in ("A", "A-LRN", "B", "C", "D", "E"):
+        model = replace(BASE.model, configuration=configuration)
+        trainings.append(Training(configuration.lower(), "digits", replace(BASE, model=model)))
+    for start in ("d", "e"):
+        trainings.append(_jittered(start, next(t.recipe for t in trainings if t.name == start)))
+    tests: list[Step] = [Evaluation(f"test-{each.name}", each.name, PROTOCOLS) for each in trainings]
+    six = tuple(f"test-{each.name}" for each in trainings[:6])
+    fusions = [
+        Fusion("fuse-six-dense", six, "dense", "several"),
+        Fusion("fuse-d-e-both", ("test-d-jitter", "test-e-jitter"), "both", "several"),
+    ]
+    return Study("digits", "Six configurations on handwritten digits", "digits", (*trainings, *tests, *fusions))
+
+
+def _jittered(start: str, recipe: Recipe) -> Training:
+    """Trained on from the weights of `start`, with S drawn from a range, as the paper's S in [256; 512]."""
+    model = replace(recipe.model, initialisation="checkpoint")
+    crop = replace(recipe.input, min_scale=32, max_scale=48, test_scale=40)
+    shorter = replace(recipe.train, steps=100, validation_steps=50)
+    tuned = replace(recipe, model=model, input=crop, optim=replace(recipe.optim, lr=3e-4), train=shorter)
+    return Training(f"{start}-jitter", "digits", tuned, start)

@@ -1,0 +1,124 @@
+"""The report of a study: one page of tables, curves, fusions, cost and differences, on disk and as data."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from pipelines.shards.manifest import Manifest
+from pipelines.storage.folder import Folder
+from vgg.pictures.curves import Curve, compared_curves
+from vgg.reporting.render import format_errors
+from vgg.studies.following import REPORT
+from vgg.studies.graph import Node, Study, Training
+from vgg.studies.record import StepResult
+from vgg.studies.results import ComparedPair, TestedRow, compared_pairs, tested_rows
+from vgg.studies.steps import StudyJob
+from vgg.studies.tables import cost_rows, pair_row, paper_tables, test_row, training_rows
+
+
+def write_report(
+    study: Study,
+    job: StudyJob,
+    nodes: Sequence[Node],
+    results: Mapping[str, StepResult],
+    out: Folder,
+    manifest: Manifest,
+) -> list[str]:
+    """Write report.html, report.md and report.json of what is done; lines that say so."""
+    rows = tested_rows(nodes, results)
+    if not rows and not any(result.kind == "training" for result in results.values()):
+        return []
+    pairs = compared_pairs(rows)
+    content = {
+        "title": study.title,
+        "subtitle": _subtitle(job, nodes, results, manifest),
+        "trainings": training_rows(nodes, results, manifest),
+        "tests": [test_row(row) for row in rows],
+        "paper": paper_tables(rows),
+        "pairs": [pair_row(pair) for pair in pairs],
+        "costs": cost_rows(results),
+        "missing": [node.name for node in nodes if node.name not in results],
+    }
+    folder, curves = out.child(REPORT), _curves(nodes, results)
+    picture = None
+    if curves:
+        file = io.BytesIO()
+        compared_curves(curves).savefig(file, format="png", dpi=120)
+        picture = base64.b64encode(file.getvalue()).decode()
+    for name in ("html", "md"):
+        template = _environment().get_template(f"study.{name}.jinja")
+        folder.write(f"report.{name}", template.render(**content, picture=picture).encode())
+    folder.write_json("report.json", to_json(rows, pairs, results))
+    best = min(rows, key=lambda row: sum(row.errors("top1_error")) / len(row.by_seed), default=None)
+    found = f"; best: {best.label}, top-1 error {best.text('top1_error')} %" if best else ""
+    return [f"report: {folder.uri}/report.html, report.md, report.json{found}"]
+
+
+def to_json(
+    rows: Sequence[TestedRow], pairs: Sequence[ComparedPair], results: Mapping[str, StepResult]
+) -> dict[str, Any]:
+    """What a program reads: the same for the same results, however often the study was stopped."""
+    return {
+        "format": 1,
+        "tests": [
+            {
+                "step": row.step,
+                "kind": row.kind,
+                "protocol": row.protocol,
+                "scales": row.scales,
+                "top1_error": {str(seed): r["top1_error"] for seed, r in sorted(row.by_seed.items())},
+                "top5_error": {str(seed): r["top5_error"] for seed, r in sorted(row.by_seed.items())},
+                "posteriors_sha256": {
+                    str(seed): r["posteriors_sha256"] for seed, r in sorted(row.by_seed.items())
+                },
+            }
+            for row in rows
+        ],
+        "differences": [{**asdict(pair), "larger": pair.verdict} for pair in pairs],
+        "weights_sha256": {
+            name: result.outputs["weights"]["sha256"]
+            for name, result in sorted(results.items())
+            if result.kind == "training"
+        },
+    }
+
+
+def _subtitle(
+    job: StudyJob, nodes: Sequence[Node], results: Mapping[str, StepResult], manifest: Manifest
+) -> str:
+    seeds = len({node.seed for node in nodes})
+    images = manifest.splits["val"].images
+    commit, tree = (job.software.get(key, "unknown") for key in ("commit", "tree"))
+    return (
+        f"{manifest.source}, {len(manifest.classes)} classes, {images:,} validation images; {len(results)} of "
+        f"{len(nodes)} steps done; {seeds} seed{'s' if seeds > 1 else ''}; "
+        f"commit {commit[:12]} ({tree}), code {job.code[:12]}"
+    )
+
+
+def _curves(nodes: Sequence[Node], results: Mapping[str, StepResult]) -> list[Curve]:
+    curves = []
+    for node in nodes:
+        if not isinstance(node.step, Training) or node.name not in results:
+            continue
+        result = Folder(results[node.name].folder).read_json("result.json")
+        batch, validations = result["settings"]["train.batch"], result["validations"]
+        images = [float(batch * v["step"]) for v in validations]
+        curves.append(Curve(node.name, images, [100 * (1 - v["top1"]) for v in validations]))
+    return curves
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("vgg.studies"),
+        autoescape=select_autoescape(["html.jinja"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["errors"] = format_errors
+    environment.filters["cell"] = lambda text: text.replace("|", "\\|")  # of a Markdown table
+    return environment
