@@ -1,9 +1,11 @@
 """Joins a Ray cluster."""
 
 import atexit
+import logging
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,6 +19,12 @@ from cli.errors import UserError
 from cluster.access import STAY_ON_LOOPBACK, VARIABLES, access_variables, create_token, use_in_this_process
 
 CONNECT_SECONDS = 10.0
+ENVIRONMENT = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it would print every line twice
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody asks it, and Ray complains of how it makes it
+}
+"""Ray's settings where the user has none."""
 
 
 def connect(address: str | None = None) -> None:
@@ -28,8 +36,8 @@ def connect(address: str | None = None) -> None:
     """
     if ray.is_initialized():
         return
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would print every line twice
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     from_environment = os.environ.get("RAY_ADDRESS", "")
     target = address or from_environment
     where = f"at {target}" if target else "on this machine"
@@ -40,9 +48,9 @@ def connect(address: str | None = None) -> None:
         use_in_this_process({**_access_of_this_process(), **STAY_ON_LOOPBACK})
     try:
         if address is None and services.canonicalize_bootstrap_address(address) is None:  # type: ignore[arg-type]
-            _start_in_this_process()
-            return
-        ray.init(address=address, log_to_driver=True)
+            _print_page(_start_in_this_process())
+        else:
+            _print_page(ray.init(address=address, logging_level=logging.WARNING).dashboard_url)
     except (ConnectionError, AuthenticationError) as error:
         raise UserError(
             f"cannot join the Ray cluster {where}: none answers there, or it wants a token (then export "
@@ -55,11 +63,25 @@ def connect(address: str | None = None) -> None:
         raise UserError(f"{target} is not the address of a Ray cluster: {error}") from error
 
 
-def _start_in_this_process() -> None:
+def _start_in_this_process() -> str | None:
     folder = Path(tempfile.mkdtemp(prefix="ray-token-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     use_in_this_process(access_variables(str(create_token(folder)), on_loopback=True))
-    ray.init(address="local", log_to_driver=True, _node_ip_address="127.0.0.1", dashboard_host="127.0.0.1")
+    context = ray.init(
+        address="local",
+        logging_level=logging.WARNING,
+        _node_ip_address="127.0.0.1",
+        dashboard_host="127.0.0.1",
+    )
+    return context.dashboard_url
+
+
+def _print_page(dashboard: str | None) -> None:
+    """Say where Ray shows what this process runs."""
+    if dashboard:
+        token = os.environ.get("RAY_AUTH_TOKEN_PATH")
+        asks = f", asks for the token in {token}" if token else ""
+        print(f"Ray: http://{dashboard}/#/jobs/{ray.get_runtime_context().get_job_id()}{asks}", file=sys.stderr)
 
 
 def _access_of_this_process() -> dict[str, str]:

@@ -1,7 +1,8 @@
 """How a job is laid out over the cluster: workers, devices, cores; it changes the speed, never the result."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -50,3 +51,5 @@ class Worker:
     local_rank: int
     device: torch.device
     threads: int
+    tell: Callable[[Any], None] | None = None
+    """Sends a message to the process that started the workers; None where nobody listens."""

@@ -70,12 +70,12 @@ def run_on_workers(
     """
     connect()
     shared = ray.put(payload)  # referenced until the end: an actor that is restarted reads it again
-    actors = _start_actors(make, shared, layout)
+    actors = _start_actors(make, layout)
     try:
         with _translated_errors("a worker died more than --layout.max-failures times"):
             yield from hand_out(
                 tasks,
-                [actor.run.remote for actor in actors] * QUEUED_PER_WORKER,
+                [partial(actor.run.remote, [shared]) for actor in actors] * QUEUED_PER_WORKER,
                 wait=_wait,
                 result=_get,
                 cancel=lambda _: None,  # killed with its actor
@@ -85,7 +85,7 @@ def run_on_workers(
             ray.kill(actor)
 
 
-def _start_actors(make: Callable[..., Any], shared: Any, layout: Layout) -> list[Any]:
+def _start_actors(make: Callable[..., Any], layout: Layout) -> list[Any]:
     resources = wait_for_room(layout)
     actor_class = ray.remote(
         num_cpus=resources["CPU"],
@@ -94,26 +94,26 @@ def _start_actors(make: Callable[..., Any], shared: Any, layout: Layout) -> list
         max_task_retries=-1,
     )(_WorkerActor)
     return [
-        actor_class.remote(make, shared, rank, layout.workers, int(resources["CPU"]))
-        for rank in range(layout.workers)
+        actor_class.remote(make, rank, layout.workers, int(resources["CPU"])) for rank in range(layout.workers)
     ]
 
 
 class _WorkerActor:
     """The actor around one worker.
 
-    `make` is called at the first task: Ray does not tell the type of an error in a constructor.
+    `make` is called at the first task: Ray does not tell the type of an error in a constructor, and warns of
+    one that takes an object of its store. The payload comes with each task, as a reference to follow.
     """
 
-    def __init__(self, make: Callable[..., Any], payload: Any, rank: int, world: int, threads: int) -> None:
+    def __init__(self, make: Callable[..., Any], rank: int, world: int, threads: int) -> None:
         torch.set_num_threads(threads)
         device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-        self._make = partial(make, Worker(rank, world, 0, device, threads), payload)
+        self._make = partial(make, Worker(rank, world, 0, device, threads))
         self._work: Callable[[Any], Any] | None = None
 
-    def run(self, task: Any) -> Any:
+    def run(self, payload: list[Any], task: Any) -> Any:
         if self._work is None:
-            self._work = self._make()
+            self._work = self._make(ray.get(payload[0]))
         return self._work(task)
 
 

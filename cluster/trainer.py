@@ -4,8 +4,10 @@ Ray places the workers, sets up their process group and restarts them after a cr
 resumes from what it has saved.
 """
 
+import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
@@ -14,6 +16,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -21,6 +24,7 @@ from cli.errors import Failure
 from cluster.capacity import Resources, wait_for_room
 from cluster.connection import connect
 from cluster.layout import Layout, Worker
+from cluster.listening import listening, teller
 
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
@@ -30,8 +34,10 @@ def run(
     loop: Callable[[Worker, Job], Outcome],
     job: Job,
     layout: Layout,
+    listener: Callable[[Any], None] | None = None,
 ) -> Outcome:
-    """Call `loop(worker, job)` on every worker and return the result of rank 0.
+    """Call `loop(worker, job)` on every worker and return the result of rank 0. `listener` is called here with
+    what a worker tells.
 
     UserError where the cluster has no room, Failure where the workers failed more than `layout.max_failures`
     times.
@@ -40,8 +46,13 @@ def run(
     resources = wait_for_room(layout)
     # Ray keeps state of its own, none of which the loop needs again: on the disk of this process, which Ray's
     # controller shares, it neither meets an outage of the run's store nor is left there.
-    with TemporaryDirectory(prefix="ray-train-", ignore_cleanup_errors=True) as own_state:
-        trainer = _trainer(loop, job, layout, resources, own_state)
+    with (
+        TemporaryDirectory(prefix="ray-train-", ignore_cleanup_errors=True) as own_state,
+        listening(listener) as queue,
+        _address_for_ray_train(),
+    ):
+        config = {"loop": loop, "job": job, "threads": int(resources["CPU"]), "queue": queue}
+        trainer = _trainer(config, layout, resources, own_state)
         try:
             return trainer.fit().return_value  # type: ignore[attr-defined]  # annotated for Train V1
         except TrainingFailedError as error:
@@ -50,12 +61,30 @@ def run(
             raise Failure(f"the workers failed: {ranks or _last_line(error)}") from error
 
 
-def _trainer(
-    loop: Callable[[Worker, Job], Any], job: Job, layout: Layout, resources: Resources, own_state: str
-) -> TorchTrainer:
+@contextmanager
+def _address_for_ray_train() -> Iterator[None]:
+    """Hand the cluster's address on to Ray Train's own actors.
+
+    One of them, which frees the workers' resources after a killed driver, otherwise looks for "the" cluster of
+    its machine, and dies where there are several.
+    """
+    variable = "RAY_ADDRESS"
+    before = os.environ.get(variable)
+    os.environ[variable] = ray.get_runtime_context().gcs_address
+    ENV_VARS_TO_PROPAGATE.add(variable)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
+def _trainer(config: dict[str, Any], layout: Layout, resources: Resources, own_state: str) -> TorchTrainer:
     return TorchTrainer(
         _on_worker,
-        train_loop_config={"loop": loop, "job": job, "threads": int(resources["CPU"])},
+        train_loop_config=config,
         scaling_config=ScalingConfig(
             num_workers=layout.workers,
             use_gpu="GPU" in resources,
@@ -80,6 +109,7 @@ def _on_worker(config: dict[str, Any]) -> Any:
         local_rank=context.get_local_rank(),
         device=ray.train.torch.get_device(),
         threads=config["threads"],
+        tell=teller(config["queue"]),
     )
     return config["loop"](worker, config["job"])
 

@@ -31,6 +31,8 @@ from demo.servers import (
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
+QUIET = {"RAY_LOGGER_LEVEL": "warning", "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": ""}
+"""For `ray job submit`, which otherwise warns of what it leaves out of the upload: .rayignore says that."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def demo(options: Demo, folder: Path) -> None:
     wait_for_mlflow(mlflow, folder)
     number = len(list((folder / "runs").glob("*"))) + 1
     out = folder / "runs" / f"{options.recipe}-{number}"
-    submit(options, cluster, mlflow.url, data, out)
+    job = submit(options, cluster, mlflow.url, data, out)
     test = ["--data", str(data), "--protocols", "single-crop", "dense", "--track", mlflow.url]
     run([PYTHON, "-m", "vgg.evaluate", str(out), *test], cluster)
     result = json.loads((out / "result.json").read_text())
@@ -91,12 +93,15 @@ def demo(options: Demo, folder: Path) -> None:
     )
     console.print(f"result   {out}/result.json", markup=False)
     console.print(f"MLflow   {result['tracked_at'] or mlflow.url}", markup=False)
-    console.print(f"Ray      {cluster.dashboard_url}, asks for the token in {cluster.token_path}", markup=False)
+    console.print(
+        f"Ray      {cluster.dashboard_url}/#/jobs/{job}, asks for the token in {cluster.token_path}",
+        markup=False,
+    )
     console.print("`make stop` ends both servers")
 
 
-def submit(options: Demo, cluster: Node, tracking_uri: str, data: Path, out: Path) -> None:
-    """`ray job submit` the training and follow its log; Ctrl-C stops the job."""
+def submit(options: Demo, cluster: Node, tracking_uri: str, data: Path, out: Path) -> str:
+    """`ray job submit` the training and follow its log; the job's id. Ctrl-C stops the job."""
     job = f"vgg-{options.recipe}-{int(time.time())}"
     ray = str(Path(PYTHON).with_name("ray"))
     training = [
@@ -116,12 +121,14 @@ def submit(options: Demo, cluster: Node, tracking_uri: str, data: Path, out: Pat
         console.print("stopping the job")
         run([ray, "job", "stop", f"--address={cluster.dashboard_url}", job], cluster)
         sys.exit(130)
+    return job
 
 
 def run(command: list[str], cluster: Node | None = None) -> None:
     """Show and run a command, as a client of the cluster. Failure if its exit code is not 0."""
     show_command(shlex.join(command))
     environment = cluster.client_environment() if cluster else dict(os.environ)
+    environment |= QUIET
     environment["PATH"] = f"{Path(PYTHON).parent}:{os.environ['PATH']}"
     code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
     if code != 0:

@@ -8,6 +8,7 @@ The same command again continues an interrupted evaluation. Evaluations that sha
 scale and several) share its posteriors too.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -120,6 +121,7 @@ def evaluate(options: EvaluateOptions, run_job: JobRunner | None = None) -> list
     def run_tasks(tasks: Sequence[ScoringTask]) -> Iterable[tuple[ScoringTask, ScoredBlock]]:
         if run_job is not None:
             return run_job(job, tasks)
+        print(f"starting {options.layout.workers} worker(s) …", file=sys.stderr, flush=True)
         from cluster.tasks import run_on_workers  # Ray takes a second to import: not before there is a task
 
         return run_on_workers(Scorer, job, tasks, options.layout)

@@ -114,10 +114,12 @@ def execute(options: TrainOptions) -> Outcome | None:
     if out is None:
         raise UserError("--out is missing: the folder or URI that this run leaves its results in")
     with claimed_folder(out, plan, software()) as uid:
+        print(f"starting {layout.workers} worker(s) …", flush=True)
         from cluster import trainer  # Ray takes a second to import: mistakes are reported before that
         from cluster.connection import connect
         from vgg.tracking.cut_off import ending_run
         from vgg.tracking.observers import training_observers
+        from vgg.tracking.progress_bar import progress_bar
         from vgg.training.loop import train
 
         job = Job(
@@ -131,8 +133,8 @@ def execute(options: TrainOptions) -> Outcome | None:
         )
         loop = partial(train, observers=training_observers, open_net=open_net)
         connect()
-        with ending_run(job.tracking_uri, job.attempt):
-            outcome: Outcome = trainer.run(loop, job, layout)
+        with ending_run(job.tracking_uri, job.attempt), progress_bar() as listener:
+            outcome: Outcome = trainer.run(loop, job, layout, listener)
         if outcome.users_mistake:
             raise UserError(outcome.problem)
     return outcome

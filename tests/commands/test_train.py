@@ -1,6 +1,7 @@
 """The real entry point on real clusters: submitted, refused, killed and resumed, on two nodes."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cluster.namespaces import NetworkedCluster
+from demo.__main__ import QUIET
 from tests import entry_point
 from tests.conftest import ROOT, needs_namespaces
 
@@ -21,7 +23,7 @@ def submit(cluster, *job: str) -> subprocess.CompletedProcess[str]:
     """`ray job submit` from the repository's root."""
     address = f"--address={cluster.head.dashboard_url}"
     command = [RAY, "job", "submit", address, "--working-dir=.", "--", *job]
-    return entry_point.run(command, entry_point.environment(cluster.head))
+    return entry_point.run(command, {**entry_point.environment(cluster.head), **QUIET})
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,28 @@ def test_a_submitted_job_is_followed_to_its_end(submitted):
     found = entry_point.result(out)
     assert found["steps"] == len(found["losses"]) == entry_point.STEPS
     assert found["layout"]["workers"] == 2
+
+
+OF_RAYS_COMMAND = r"\d{4}-\d\d-\d\d [\d:,]+\t(INFO|SUCC) |Running entrypoint for job "
+OURS = (
+    r"starting 2 worker\(s\) …$",
+    r"Ray: http://[\d.:]+/#/jobs/\w+, asks for the token in /",
+    r"--layout.device auto: on CPUs, as no node of the cluster has a GPU \(2 workers\)$",
+    r"\(RayTrainWorker pid=\d+\) digits, train.steps",
+    r"\(RayTrainWorker pid=\d+\) configuration A, side 32, ",
+    r"\(RayTrainWorker pid=\d+\) not tracked: ",
+    r"\(RayTrainWorker pid=\d+\) step 1/24 .* left$",
+)
+
+
+def test_before_the_first_step_a_job_says_what_it_must_and_nothing_else(submitted):
+    """No warning, no error and no traceback of what Ray does meanwhile."""
+    plain = re.sub(r"\x1b\[\d*m", "", submitted[0])
+    lines = plain[: plain.index("\n", plain.index(" step 1/"))].splitlines()
+    said = [line for line in lines if not re.match(OF_RAYS_COMMAND, line)]
+    assert len(said) == len(OURS), said
+    for line, ours in zip(said, OURS, strict=True):
+        assert re.match(ours, line)
 
 
 def test_the_exit_code_of_a_failed_job_is_not_zero(ray_cluster, digits, tmp_path):

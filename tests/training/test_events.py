@@ -51,6 +51,7 @@ def test_events_come_in_order(told):
     assert kinds == [
         "Started",
         "FirstBatch",
+        "StepsDone",  # step 1, so that something is said soon
         "StepsDone",  # step 4: a progress line is due
         "StepsDone",  # step 5: a checkpoint is due
         "StepsDone",

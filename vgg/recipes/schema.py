@@ -119,7 +119,7 @@ class Train:
     checkpoint_steps: int = 2000
     """Updates between checkpoints; every validation saves one too."""
     log_steps: int = 20
-    """Updates between progress lines and tracked metrics."""
+    """Updates between tracked metrics, at most: slow ones are tracked every minute."""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,36 @@
 """The run's log: a line for everything that happens in a training."""
 
+import math
+import time
+from dataclasses import dataclass
 from datetime import timedelta
 
 from vgg.training.events import Event, RunContext, Started, StepsDone, Validated
 from vgg.training.validation import describe
 
+SECONDS_BETWEEN_LINES = 60.0
+"""Of step lines in a log; validations have lines of their own."""
+SECONDS_TO_SECOND_LINE = 10.0
+"""The first step is a slow one: the second line estimates the time left."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is, for whoever watches it on a terminal."""
+
+    step: int
+    total: int
+    loss: float
+    images_per_s: float
+    left_seconds: float
+
 
 class RunLog:
-    """Prints the progress of a training on standard output."""
+    """Prints the progress of a training on standard output: a line a minute, unless somebody watches it."""
 
     def __init__(self, context: RunContext) -> None:
         self._context, self._plan = context, context.job.plan
+        self._next_line_at, self._silence = -math.inf, SECONDS_TO_SECOND_LINE
 
     def handle(self, event: Event) -> None:
         """Print what the event says."""
@@ -48,6 +68,15 @@ class RunLog:
         steps, plan = len(event.losses), self._plan
         left_seconds = (plan.total_steps - event.step) * event.seconds / steps
         images_per_s = steps * plan.recipe.train.batch / event.seconds
+        if self._context.worker.tell is not None:
+            self._context.worker.tell(
+                Progress(event.step, plan.total_steps, event.losses[-1], images_per_s, left_seconds)
+            )
+            return
+        now = time.monotonic()
+        if now < self._next_line_at and event.step < plan.total_steps:
+            return
+        self._next_line_at, self._silence = now + self._silence, SECONDS_BETWEEN_LINES
         print_line(
             f"step {event.step:,}/{plan.total_steps:,}  epoch {plan.epochs(event.step):.2f}  "
             f"loss {event.losses[-1]:.4f}  lr {event.lr:g}  {images_per_s:,.0f} images/s  "

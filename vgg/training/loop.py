@@ -4,7 +4,7 @@
     resume from the newest checkpoint, or initialise
     for each step:
         this worker's rows of the batch -> one update
-        every log_steps: sum the losses over workers, tell the observers
+        after the first, and every log_steps or minute: sum the losses over workers, tell the observers
         every epoch or few: validate, adjust the learning rate, save a checkpoint, maybe stop
     tell the observers the result
 
@@ -42,7 +42,7 @@ from vgg.training.result import training_result
 from vgg.training.resume import restore, to_checkpoint
 from vgg.training.schedule import learning_rate, should_stop_early, update_plateau
 from vgg.training.start import Start, set_weights
-from vgg.training.state import StepTimer, TrainerState
+from vgg.training.state import StepTimer, TrainerState, next_told
 from vgg.training.step import train_step
 from vgg.training.validation import validate
 from vgg.weights.checkpoint import DamagedCheckpoint
@@ -91,6 +91,7 @@ class Training:
             self.state = restore(start.checkpoint, self.optimizer, self.precision)
             resumed_from = start.checkpoint.step
         self.saved_step = resumed_from
+        self.tell_at = self.state.step + 1
         self.hits = torch.zeros((), dtype=torch.int64, device=self.worker.device)
         self.reducer = self._make_reducer()
         self.context = RunContext(
@@ -150,7 +151,7 @@ class Training:
                     )
                 )
                 state.step += 1
-                if not self._is_due(self.recipe.train.log_steps) and not self._saves():
+                if state.step < self.tell_at and not self._saves():
                     continue
                 losses = sum_over_workers(torch.stack(pending)).double().sum(1).float().tolist()
                 pending.clear()
@@ -160,6 +161,7 @@ class Training:
                 state.add_hits(int(sum_over_workers(self.hits)))
                 self.hits.zero_()
                 seconds, waited = self.timer.stop(len(losses))
+                self.tell_at = next_told(state.step, self.recipe.train.log_steps, seconds / len(losses))
                 self._tell(StepsDone(state.step, tuple(losses), lr, seconds, waited))
                 if self._saves() and (problem := self._save(best=self._validates() and self._validate(lr))):
                     return problem

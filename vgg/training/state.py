@@ -6,7 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
+from cluster.collectives import sum_over_workers
 from vgg.training.schedule import PlateauState
+
+LONGEST_SILENCE_SECONDS = 60.0
+"""Between two progress lines of a training."""
 
 
 @dataclass
@@ -78,3 +84,11 @@ class StepTimer:
         self.data_wait_seconds += waited
         self.steps += steps
         return seconds, waited
+
+
+def next_told(step: int, log_steps: int, seconds_per_step: float) -> int:
+    """The step at which a progress line is due after one at `step`: the next multiple of `log_steps` or, where
+    that takes longer, a minute on. The same on every worker, as all sum their losses then."""
+    seconds, workers = sum_over_workers(torch.tensor([seconds_per_step, 1.0], dtype=torch.float64)).tolist()
+    in_a_minute = max(1, int(LONGEST_SILENCE_SECONDS * workers / max(seconds, 1e-9)))
+    return min((step // log_steps + 1) * log_steps, step + in_a_minute)
