@@ -214,6 +214,8 @@ def layout_problems(o: Object) -> Iterator[str]:
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     gpus, count = int(quantity(limits.get("nvidia.com/gpu", 0))), int(group["replicas"])
     workers = int(options.get("workers", 1))
+    if "vgg.study" in entrypoint and (gpus or 1) * count % workers == 0:
+        workers = (gpus or 1) * count  # as many steps at once as fill the cluster
     if gpus and workers != gpus * count:
         yield (
             f"{cluster_name(o)}: --layout.workers={workers}, the "
