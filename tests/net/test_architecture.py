@@ -27,6 +27,7 @@ PAPER_PARAMETERS = {
     "A": 132_863_336,
     "A-LRN": 132_863_336,
     "B": 133_047_848,
+    "B-5x5": 25 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512 * 512) + 64 + 128 + 256 + 1024 + 123_642_856,
     "C": 133_638_952,
     "D": 138_357_544,
     "E": 143_667_240,
@@ -246,7 +247,7 @@ class TestExecution:
     [
         ({"side": 100}, "--model.side 100 must be a multiple of 32"),
         ({"side": 0}, "--model.side 0"),
-        ({"configuration": "F"}, "--model.configuration F is not one of A, A-LRN, B, C, D, E"),
+        ({"configuration": "F"}, "--model.configuration F is not one of A, A-LRN, B, B-5x5, C, D, E"),
         ({"classes": 0}, "--model.classes 0"),
         ({"width": 0.0}, r"--model.width 0.0 must lie in \(0, 8\]"),
     ],
@@ -272,7 +273,7 @@ class TestTorchvisionStates:
         with pytest.raises(ValueError, match=r"it also has features\.1\.running_mean"):
             load_torchvision(small("A", side=32), {**self.state(), "features.1.running_mean": torch.zeros(8)})
 
-    @pytest.mark.parametrize("configuration", ["A-LRN", "C"])
+    @pytest.mark.parametrize("configuration", ["A-LRN", "B-5x5", "C"])
     def test_nets_that_torchvision_lacks(self, configuration):
         net = small(configuration)
         with pytest.raises(ValueError, match=f"torchvision has no configuration {configuration}"):

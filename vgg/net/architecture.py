@@ -1,4 +1,4 @@
-"""The six nets of the paper as data (tables 1 and 2): layers, parameters, FLOP."""
+"""The six nets of the paper as data (tables 1 and 2), and the shallow twin of B: layers, parameters, FLOP."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,11 +8,13 @@ from cli.errors import UserError
 CHANNELS = (64, 128, 256, 512, 512)
 HIDDEN = 4096
 
-# Kernel sizes of the convolutions of each of the five blocks.
+# Kernel sizes of the convolutions of each of the five blocks. B-5x5 is B with each pair of 3x3 convolutions
+# replaced by one of 5x5, which the paper compares it with (section 4.1).
 CONFIGURATIONS: dict[str, tuple[tuple[int, ...], ...]] = {
     "A": ((3,), (3,), (3, 3), (3, 3), (3, 3)),
     "A-LRN": ((3,), (3,), (3, 3), (3, 3), (3, 3)),
     "B": ((3, 3), (3, 3), (3, 3), (3, 3), (3, 3)),
+    "B-5x5": ((5,), (5,), (5,), (5,), (5,)),
     "C": ((3, 3), (3, 3), (3, 3, 1), (3, 3, 1), (3, 3, 1)),
     "D": ((3, 3), (3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
     "E": ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3)),

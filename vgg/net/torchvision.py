@@ -12,9 +12,9 @@ from vgg.net.module import VGG
 def torchvision_names(architecture: Architecture) -> dict[str, str]:
     """Our parameter -> torchvision's, where a ReLU follows every convolution and counts as a place.
 
-    UserError for A-LRN and C, which torchvision lacks.
+    UserError for A-LRN, B-5x5 and C, which torchvision lacks.
     """
-    if architecture.configuration in ("A-LRN", "C"):
+    if architecture.configuration in ("A-LRN", "B-5x5", "C"):
         raise UserError(f"torchvision has no configuration {architecture.configuration}, only A, B, D and E")
     places, place = {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}, 0
     for layer in layers(architecture):
@@ -30,7 +30,7 @@ def torchvision_names(architecture: Architecture) -> dict[str, str]:
 def to_torchvision(net: VGG) -> dict[str, torch.Tensor]:
     """The net's parameters, not copied, under the names of torchvision's vgg11, vgg13, vgg16 or vgg19.
 
-    UserError for A-LRN and C, which torchvision lacks.
+    UserError for A-LRN, B-5x5 and C, which torchvision lacks.
     """
     state = net.state_dict()
     return {theirs: state[ours] for ours, theirs in torchvision_names(net.architecture).items()}

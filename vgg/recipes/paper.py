@@ -19,6 +19,12 @@ def paper_recipes() -> Iterator[tuple[str, str, Recipe]]:
     ]:
         recipe = Recipe(model=Model(configuration=configuration, classes=1000))  # type: ignore[arg-type]
         yield name, f"S = 256; {dense} {errors} %", recipe
+    yield (
+        "paper-b-5x5",
+        "S = 256, each pair of 3x3 convolutions of B as one of 5x5; expected top-1 validation error on a "
+        "centre crop: 7 % above paper-b's (paper, section 4.1)",
+        Recipe(model=Model(configuration="B-5x5", classes=1000)),
+    )
     # Section 3.1: A from random weights, the others from its first four convolutions and its last three layers.
     normal = Model(configuration="A", classes=1000, initialisation="normal")
     yield (

@@ -14,8 +14,9 @@ Initialisation = Literal["glorot", "normal", "printed", "torchvision", "shallowe
 class Model:
     """The net (paper, tables 1 and 2)."""
 
-    configuration: Literal["A", "A-LRN", "B", "C", "D", "E"] = "D"
-    """Column of table 1: A 11 layers, B 13, C 16 with three 1x1 convolutions, D 16, E 19."""
+    configuration: Literal["A", "A-LRN", "B", "B-5x5", "C", "D", "E"] = "D"
+    """Column of table 1: A 11 layers, B 13, C 16 with three 1x1 convolutions, D 16, E 19. B-5x5: B with each
+    pair of 3x3 convolutions replaced by one of 5x5 (section 4.1)."""
     depth: Literal[11, 13, 16, 19] | None = None
     """Layers with weights, instead of `configuration`: 11 is A, 13 B, 16 D, 19 E, unless the configuration has
     so many already."""

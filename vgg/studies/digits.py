@@ -21,9 +21,9 @@ BASE = replace(
 
 
 def digits_study() -> Study:
-    """A, A-LRN, B, C, D and E at one scale, D and E on with scale jitter, all protocols, two fusions."""
+    """The six at one scale, B's shallow twin, D and E on with scale jitter, all protocols, two fusions."""
     trainings: list[Training] = []
-    for configuration in ("A", "A-LRN", "B", "C", "D", "E"):
+    for configuration in ("A", "A-LRN", "B", "C", "D", "E", "B-5x5"):
         model = replace(BASE.model, configuration=configuration)
         trainings.append(Training(configuration.lower(), "digits", replace(BASE, model=model)))
     for start in ("d", "e"):

@@ -17,7 +17,15 @@ from vgg.studies.graph import Node, Study, Training
 from vgg.studies.record import StepResult
 from vgg.studies.results import ComparedPair, TestedRow, compared_pairs, tested_rows
 from vgg.studies.steps import StudyJob
-from vgg.studies.tables import cost_rows, pair_row, paper_tables, test_row, training_rows
+from vgg.studies.tables import (
+    architecture_rows,
+    cost_rows,
+    pair_row,
+    paper_tables,
+    stack_rows,
+    test_row,
+    training_rows,
+)
 
 
 def write_report(
@@ -41,6 +49,8 @@ def write_report(
         "paper": paper_tables(rows),
         "pairs": [pair_row(pair) for pair in pairs],
         "costs": cost_rows(results),
+        "stacks": stack_rows(),
+        "architectures": architecture_rows(nodes, manifest),
         "missing": [node.name for node in nodes if node.name not in results],
     }
     folder, curves = out.child(REPORT), _curves(nodes, results)

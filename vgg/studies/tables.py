@@ -5,7 +5,8 @@ from typing import Any
 
 from pipelines.shards.manifest import Manifest
 from pipelines.storage.folder import Folder
-from vgg.net.architecture import parameter_count
+from vgg.net.architecture import Architecture, forward_flops, layers, parameter_count
+from vgg.net.receptive import last_receptive_field, receptive_field, stack_weights
 from vgg.reporting.facts import Facts
 from vgg.reporting.paper_conditions import row_key, tiny_imagenet_errors
 from vgg.reporting.paper_results import TABLES
@@ -146,3 +147,40 @@ def cost_rows(results: Mapping[str, StepResult]) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+STACKS = (((3, 3), (5,)), ((3, 3, 3), (7,)))
+"""Stacks of 3×3 convolutions, each beside the one convolution that sees as much (paper, section 2.3)."""
+
+
+def stack_rows() -> list[dict[str, str]]:
+    """Receptive field, weights for C channels, and rectifications of each."""
+    return [
+        {
+            "stack": " and ".join(f"{kernel}×{kernel}" for kernel in kernels),
+            "field": str(receptive_field(kernels)),
+            "weights": f"{stack_weights(kernels, 1)} C²",
+            "layers": str(len(kernels)),
+        }
+        for pair in STACKS
+        for kernels in pair
+    ]
+
+
+def architecture_rows(nodes: Sequence[Node], manifest: Manifest) -> list[dict[str, str]]:
+    """What each configuration of the study sees and holds."""
+    found: dict[Architecture, None] = {}
+    for node in nodes:
+        if isinstance(node.step, Training):
+            found[node.step.recipe.architecture(len(manifest.classes))] = None
+    return [
+        {
+            "configuration": each.configuration,
+            "convolutions": str(sum(layer.kind == "conv" for layer in layers(each))),
+            "field": str(last_receptive_field(each)),
+            "weights": f"{sum(layer.weights for layer in layers(each) if layer.kind == 'conv'):,}",
+            "parameters": f"{parameter_count(each):,}",
+            "flop": f"{forward_flops(each):.2e}",
+        }
+        for each in found
+    ]
