@@ -94,3 +94,28 @@ def object_store(_object_store, monkeypatch) -> ObjectStore:
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     return _object_store
+
+
+@pytest.fixture(scope="session")
+def boxed(tmp_path_factory) -> Path:
+    """A made data set with boxes, packed."""
+    from tests.boxes import made
+
+    return made.make(tmp_path_factory.mktemp("boxed"), {"train": 70, "val": 21})
+
+
+@pytest.fixture(scope="session")
+def classifier(boxed, tmp_path_factory) -> Path:
+    """A run of a classifier on it."""
+    from tests.boxes import made
+
+    return made.train_alone("digits", boxed, tmp_path_factory.mktemp("classifier"), made.classifier_recipe(4))
+
+
+@pytest.fixture(scope="session")
+def box_workers():
+    """Processes for trainings of box nets on several workers."""
+    from tests.processes import Workers
+
+    with Workers() as started:
+        yield started

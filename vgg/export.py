@@ -88,6 +88,7 @@ def export(options: ExportOptions) -> list[str]:
     if options.form == "dense" and options.format not in ("onnx", "torch-export"):
         raise UserError(f"--form dense is for --format onnx and torch-export, not {options.format}")
     net = open_net(options.net)
+    net.require_classifier()
     file = options.out / FILES[options.format]
     require_writable(file, "--out")
     run = write(net, options.format, options.form, file)

@@ -34,7 +34,9 @@ def load(reference: str | Path) -> "LoadedNet":
 
     UserError if there is none or it is damaged.
     """
-    return LoadedNet(open_net(str(reference)))
+    net = open_net(str(reference))
+    net.require_classifier()
+    return LoadedNet(net)
 
 
 class LoadedNet:

@@ -77,6 +77,7 @@ def predict(options: PredictOptions) -> None:
         raise UserError("IMAGES is missing: name at least one image, or a folder of them")
     _check_outputs(options)
     net = open_net(options.net)
+    net.require_classifier()
     files = image_files(options.images)
     if options.submission is not None and net.class_ids is None:
         raise UserError("--submission: the net does not say its classes' identifiers; train it again")

@@ -27,7 +27,7 @@ from pipelines.shards.reader import Shards
 from pipelines.storage.apart import require_apart
 from pipelines.storage.folder import Folder
 from vgg.recipes.check import check_recipe
-from vgg.recipes.registry import RECIPES
+from vgg.recipes.registry import CLASSIFIERS, RECIPES, Recipes
 from vgg.recipes.schema import Recipe
 from vgg.recipes.shorthand import expanded
 from vgg.tracking.server import tracking_uri
@@ -69,13 +69,18 @@ class TrainOptions:
 
 
 def main() -> None:
+    """Train a classifier."""
+    run_command(arguments(), CLASSIFIERS, program("vgg.train"), "Train a VGG net.")
+
+
+def run_command(words: list[str], recipes: Recipes, prog: str, description: str) -> None:
     """Parse, train, print. Exit code 2 for a user's mistake, 1 for a failed training."""
     with exit_codes():
-        whole, given = with_config(arguments())
+        whole, given = with_config(words)
     options = tyro.extras.overridable_config_cli(
-        {name: (text, TrainOptions(name, recipe)) for name, (text, recipe) in RECIPES.items()},
-        prog=program("vgg.train"),
-        description="Train a VGG net. Each recipe: its command, its cost, its expected result.",
+        {name: (text, TrainOptions(name, recipe)) for name, (text, recipe) in recipes.items()},
+        prog=prog,
+        description=f"{description} Each recipe: its command, its cost, its expected result.",
         args=whole,
     )
     with exit_codes():

@@ -5,6 +5,9 @@ from typing import Literal
 
 from cli.errors import UserError
 
+Boxes = Literal["single", "per-class"]
+"""What the last layer of a box net answers: one box, or one for each class (paper, appendix A.1)."""
+
 CHANNELS = (64, 128, 256, 512, 512)
 HIDDEN = 4096
 
@@ -31,6 +34,8 @@ class Architecture:
     """Crop side in pixels."""
     width: float = 1.0
     """Factor on every number of channels and hidden units; they stay multiples of 8."""
+    boxes: Boxes | None = None
+    """Of a box net; None of a classifier."""
 
     def __post_init__(self) -> None:
         """UserError naming the flag whose value is invalid."""
@@ -43,6 +48,13 @@ class Architecture:
             raise UserError(f"--model.classes {self.classes} must be at least 1")
         if not 0 < self.width <= 8:
             raise UserError(f"--model.width {self.width} must lie in (0, 8]")
+
+    @property
+    def outputs(self) -> int:
+        """Units of the last layer: a score for each class, or four numbers for each box."""
+        if self.boxes is None:
+            return self.classes
+        return 4 if self.boxes == "single" else 4 * self.classes
 
     def scaled(self, units: int) -> int:
         """Channels or hidden units at this width."""
@@ -100,7 +112,7 @@ def layers(architecture: Architecture) -> list[Layer]:
         side //= 2
         found.append(Layer(f"pool{block}", "pool", out, 2, out, side, side))
     inputs, hidden = channels * side**2, architecture.scaled(HIDDEN)
-    for name, units in (("fc6", hidden), ("fc7", hidden), ("fc8", architecture.classes)):
+    for name, units in (("fc6", hidden), ("fc7", hidden), ("fc8", architecture.outputs)):
         found.append(Layer(name, "linear", inputs, 1, units, 1, 1))
         inputs = units
     return found

@@ -38,6 +38,11 @@ def _check_model(model: Model) -> None:
             f"--model.start-from with --model.initialisation {model.initialisation}: choose checkpoint (every "
             "layer) or shallower (paper, section 3.1)"
         )
+    if model.boxes is not None and (model.start_from is None or model.initialisation == "shallower"):
+        raise UserError(
+            "--model.boxes needs --model.start-from, a trained classifier whose layers but the last it takes: "
+            "python -m vgg.localise train"
+        )
     for flag, used in (("freeze", model.freeze is not None), ("take-architecture", model.take_architecture)):
         require(not used or model.start_from is not None, f"--model.{flag}", "used with --model.start-from")
 

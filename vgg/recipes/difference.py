@@ -10,6 +10,7 @@ START_FROM = "model.start_from"
 """Where starting weights lie is no part of a recipe: which ones they are is, see `vgg.training.lineage`."""
 
 ADDED_SETTINGS = {
+    "model.boxes",
     "model.depth",
     "model.freeze",
     "model.take_architecture",

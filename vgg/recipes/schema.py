@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cli.errors import UserError
-from vgg.net.architecture import Architecture
+from vgg.net.architecture import Architecture, Boxes
 from vgg.net.precision import Precision
 
 Initialisation = Literal["glorot", "normal", "printed", "torchvision", "shallower", "checkpoint"]
@@ -22,6 +22,9 @@ class Model:
     so many already."""
     classes: int | None = None
     """Outputs of the last layer. None: the number of classes of the data."""
+    boxes: Boxes | None = None
+    """Answer boxes in place of classes (paper, appendix A): single, one; per-class, one for each class. See
+    python -m vgg.localise."""
     side: int = 224
     """Crop side in pixels, a multiple of 32. The scales of `input` move with it, unless they are given."""
     width: float = 1.0
@@ -140,7 +143,8 @@ class Recipe:
                 f"the recipe has {self.model.classes} classes, the data {classes}: "
                 f"pass --model.classes {classes} (the run is then tracked as a changed recipe)"
             )
-        return Architecture(self.model.configuration, classes, self.model.side, self.model.width)
+        model = self.model
+        return Architecture(model.configuration, classes, model.side, model.width, model.boxes)
 
     def total_steps(self, images: int) -> int:
         """Updates of the whole training on this many training images."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -68,7 +69,7 @@ class Facts:
             images=len(set(posteriors.keys)),
             train_images=provenance.train_images,
             classes=len(set(provenance.classes)),
-            wnids=all(_WNID.fullmatch(name) for name in provenance.classes),
+            wnids=has_wnids(provenance.classes),
             images_per_class=(int(images_K.min()), int(images_K.max())),
             nets=tuple(replace(net, scales=tuple(sorted(of_net))) for net, of_net in scales.items()),
         )
@@ -102,6 +103,11 @@ class Facts:
             return cls(**{**fields, "nets": nets, "images_per_class": (fewest, most)})
         except (KeyError, TypeError, ValueError):
             return None
+
+
+def has_wnids(classes: Sequence[str]) -> bool:
+    """Whether all classes are named by WNIDs such as n01440764."""
+    return all(_WNID.fullmatch(name) for name in classes)
 
 
 def _without_scales(member: EnsembleMember, weight: float, data: str) -> NetFacts:

@@ -108,6 +108,8 @@ def _starts(recipe: str) -> tuple[str, ...]:
     """The recipes that a recipe of the paper may start from; none if it starts from random weights."""
     if jittered := re.fullmatch(r"(paper-[a-e])-jitter", recipe):
         return (f"{jittered[1]}-384",)
+    if of_boxes := re.fullmatch(r"(paper-[a-e])-boxes-(256|384)(-single)?(-fc)?", recipe):
+        return (f"{of_boxes[1]}-384",) if of_boxes[2] == "384" else (of_boxes[1], f"{of_boxes[1]}-from-a")
     if fine_tuned := re.fullmatch(r"(paper-[a-e])-384", recipe):
         return fine_tuned[1], f"{fine_tuned[1]}-from-a"
     return ("paper-a-normal",) if re.fullmatch(r"paper-[b-e]-from-a", recipe) else ()

@@ -109,7 +109,7 @@ def _signature(architecture: Architecture) -> "ModelSignature":
     side, float32 = architecture.side, np.dtype(np.float32)
     return ModelSignature(
         Schema([TensorSpec(float32, (-1, 3, side, side), "images_BCHW")]),
-        Schema([TensorSpec(float32, (-1, architecture.classes, 1, 1), "scores_BKhw")]),
+        Schema([TensorSpec(float32, (-1, architecture.outputs, 1, 1), "scores_BKhw")]),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.storage.folder import Folder
 from vgg.recipes.difference import flatten
+from vgg.tracking.box_pictures import BoxPictures
 from vgg.tracking.cut_off import ATTEMPT_TAG
 from vgg.tracking.run_info import RunInfo, unix_time_ms
 from vgg.tracking.run_log import print_line
@@ -31,7 +32,8 @@ class TrainingRun:
         local = Folder(context.job.out).local
         spool = (local or Path(tempfile.gettempdir())) / f"spool-{context.job.uid[:8]}"
         self._tracker = Tracker(spool, context.job.tracking_uri, run_info(context))
-        self._pictures = TrainingPictures(context, self._tracker)
+        pictures = TrainingPictures if self._plan.architecture.boxes is None else BoxPictures
+        self._pictures = pictures(context, self._tracker)
 
     @property
     def url(self) -> str | None:
@@ -65,17 +67,9 @@ class TrainingRun:
         self._tracker.metrics(event.step, points)
 
     def _track_validation(self, event: Validated) -> None:
-        points = {
-            "val/loss": event.scores.loss,
-            "val/top1_accuracy": event.scores.top1_accuracy,
-            "val/top1_error": 100 * (1 - event.scores.top1_accuracy),
-            "val/majority_share": event.scores.majority_share,
-            "schedule/drops": float(event.drops),
-        }
+        points = {**event.scores.metrics(), "schedule/drops": float(event.drops)}
         if (train_top1 := event.validations[-1]["train_top1"]) is not None:
-            points["train/top1_accuracy"] = train_top1
-        if (top5_accuracy := event.scores.top5_accuracy) is not None:
-            points |= {"val/top5_accuracy": top5_accuracy, "val/top5_error": 100 * (1 - top5_accuracy)}
+            points["train/located" if self._plan.architecture.boxes else "train/top1_accuracy"] = train_top1
         self._tracker.metrics(event.step, points)
 
     def _track_end(self, result: dict[str, Any] | None, problem: str | None) -> None:
@@ -85,7 +79,8 @@ class TrainingRun:
             tracker.text("result.json", json.dumps({**result, **made_with, "tracked_at": self.url}))
             if (best := result["best"]) is not None:
                 saved = retention.open_checkpoint(job.out)
-                scores = {"val/top1_accuracy": best["top1"], "val/top5_accuracy": best["top5"]}
+                of_best = "val/located" if self._plan.architecture.boxes else "val/top1_accuracy"
+                scores = {of_best: best["top1"], "val/top5_accuracy": best["top5"]}
                 metrics = {key: value for key, value in scores.items() if value is not None}
                 metadata = model_metadata(self._plan.architecture, saved.metadata)
                 tracker.model(saved.model, metadata, best["step"], metrics)

@@ -3,11 +3,13 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from cli.errors import UserError
 from cluster.layout import Worker
 from cluster.partition import rank_slice
 from pipelines.loading.draw import Augment
-from pipelines.loading.loaders import EvalLoader, TrainLoader
+from pipelines.loading.loaders import EvalLoader, TrainLoader, with_box
 from pipelines.shards.manifest import Manifest, read_manifest
 from pipelines.shards.reader import Shards
 from pipelines.shards.staging import DEFAULT_FOLDER, StagingOptions, stage
@@ -26,6 +28,8 @@ class TrainingData:
     """With the mean that this training subtracts."""
     train_set: Shards
     val_set: Shards
+    boxes: dict[str, np.ndarray]
+    """Split -> the box of each image, float64 [N, 4], NaN of images without one; empty of a classifier."""
 
     @classmethod
     def open(cls, job: Job, worker: Worker) -> "TrainingData":
@@ -45,7 +49,10 @@ class TrainingData:
         if worker.local_rank == 0:
             verify(root, manifest, SPLITS)
         train_set, val_set = Shards(root, manifest, "train"), Shards(root, manifest, "val")
-        return cls(job, worker, replace(manifest, mean_rgb=job.plan.mean_rgb), train_set, val_set)
+        boxes = {}
+        if job.plan.architecture.boxes is not None:
+            boxes = {"train": train_set.own_boxes().targets_N4, "val": val_set.own_boxes().targets_N4}
+        return cls(job, worker, replace(manifest, mean_rgb=job.plan.mean_rgb), train_set, val_set, boxes)
 
     def train_loader(self, rows: range, first_step: int) -> TrainLoader:
         """This worker's `rows` of each global batch, from `first_step` to the end of the training."""
@@ -64,15 +71,18 @@ class TrainingData:
             threads=self.worker.threads,
             placement=layout.decode,
             prefetch=layout.prefetch,
+            boxes_N4=self.boxes.get("train"),
         )
 
     def val_loader(self) -> EvalLoader:
-        """This worker's share of the validation images, each once."""
+        """This worker's share of the validation images, each once; of a box net, of those with a box."""
         recipe, layout, worker = self.job.plan.recipe, self.job.layout, self.worker
+        boxes_N4 = self.boxes.get("val")
+        images_N = np.arange(len(self.val_set)) if boxes_N4 is None else with_box(boxes_N4)
         return EvalLoader(
             self.val_set,
             self.manifest,
-            rank_slice(worker.rank, worker.world, len(self.val_set)),
+            images_N[rank_slice(worker.rank, worker.world, len(images_N))],
             side=recipe.model.side,
             scale=recipe.input.test_scale,
             batch=layout.micro_batch or recipe.train.batch // worker.world or 1,
@@ -80,4 +90,5 @@ class TrainingData:
             threads=worker.threads,
             placement=layout.decode,
             prefetch=layout.prefetch,
+            boxes_N4=boxes_N4,
         )

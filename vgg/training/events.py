@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from cluster.layout import Worker
 from pipelines.loading.batch import Batch
 from pipelines.shards.reader import Shards
+from vgg.boxes.scores import BoxScores
 from vgg.net.module import VGG
 from vgg.net.precision import MixedPrecision
 from vgg.training.job import Job
@@ -51,7 +52,7 @@ class StepsDone:
     step: int
     """Updates made in all."""
     losses: tuple[float, ...]
-    """Mean loss of each, in nats."""
+    """Mean loss of each: in nats, or see `BoxScores.loss`."""
     lr: float
     seconds: float
     data_wait_seconds: float
@@ -62,7 +63,7 @@ class Validated:
     """The validation set was scored."""
 
     step: int
-    scores: ValidationScores
+    scores: ValidationScores | BoxScores
     drops: int
     """Of the learning rate so far, this validation counted."""
     losses: tuple[float, ...]

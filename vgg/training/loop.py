@@ -44,7 +44,7 @@ from vgg.training.schedule import learning_rate, should_stop_early, update_plate
 from vgg.training.start import Start, set_weights
 from vgg.training.state import StepTimer, TrainerState, next_told
 from vgg.training.step import train_step
-from vgg.training.validation import validate
+from vgg.training.task import task_of
 from vgg.weights.checkpoint import DamagedCheckpoint
 from vgg.weights.open_run import open_run
 from vgg.weights.writer import CheckpointWriter
@@ -79,7 +79,7 @@ class Training:
         self.worker, self.job, self.plan = opened.worker, opened.job, opened.job.plan
         self.recipe, self.data = self.plan.recipe, opened.data
         self.folder, self.lease = opened.folder, opened.lease
-        self.net, self.precision = opened.net, opened.precision
+        self.net, self.precision, self.task = opened.net, opened.precision, task_of(self.plan.architecture)
         set_gpu_numerics(self.worker.device, deterministic=self.recipe.train.deterministic)
         set_weights(self.net, self.plan, start)
         for layer in self.plan.frozen:
@@ -144,9 +144,10 @@ class Training:
                         self.optimizer,
                         self.precision,
                         images_BCHW,
-                        batch.labels_B,
+                        self.task.targets(batch),
                         masks.of(state.step),
                         lr=lr,
+                        objective=self.task.objective,
                         hits=self.hits,
                     )
                 )
@@ -189,13 +190,7 @@ class Training:
         """Score the validation set; whether it is the best yet. The schedule counts those at a pass's end."""
         state = self.state
         with self.data.val_loader() as batches:
-            scores = validate(
-                self.net,
-                batches,
-                classes=self.plan.architecture.classes,
-                device=self.worker.device,
-                precision=self.precision,
-            )
+            scores = self.task.validate(self.net, batches, device=self.worker.device, precision=self.precision)
         before = state.best
         state.add_validation(self.plan.epochs(state.step), lr, self.recipe.train.batch, scores.summary())
         if self.plan.validation_is_due(state.step):

@@ -66,7 +66,9 @@ class TrainingPlan:
         for split in SPLITS:
             if split not in manifest.splits or not manifest.splits[split].images:
                 raise UserError(f"{data} has no images in split {split!r}; a training needs both")
-        steps = recipe.total_steps(manifest.splits["train"].images)
+        if recipe.model.boxes is not None:
+            _require_boxes(data, manifest)
+        steps = recipe.total_steps(_images(recipe, manifest, "train"))
         check_steps(steps)
         resolved = recipe_name, recipe, seed, data, manifest, architecture, steps
         if start is None:
@@ -80,13 +82,13 @@ class TrainingPlan:
 
     @property
     def train_images(self) -> int:
-        """Images of the training split."""
-        return self.manifest.splits["train"].images
+        """Images of the training split; of a box net, those with a box."""
+        return _images(self.recipe, self.manifest, "train")
 
     @property
     def val_images(self) -> int:
-        """Images of the validation split."""
-        return self.manifest.splits["val"].images
+        """Images of the validation split; of a box net, those with a box."""
+        return _images(self.recipe, self.manifest, "val")
 
     def epochs(self, step: int) -> float:
         """Passes over the training split after `step` updates."""
@@ -131,3 +133,22 @@ class TrainingPlan:
     def difference(self) -> dict[str, list[Any]]:
         """What was overridden of the recipe of that name: flag -> [the recipe's value, the value here]."""
         return difference(self.recipe, RECIPES[self.recipe_name][1])
+
+
+def _images(recipe: Recipe, manifest: Manifest, split: str) -> int:
+    """Images that a training reads of a split."""
+    if recipe.model.boxes is None:
+        return manifest.splits[split].images
+    assert manifest.boxes is not None
+    return manifest.boxes.images.get(split, 0)
+
+
+def _require_boxes(data: str, manifest: Manifest) -> None:
+    if manifest.boxes is None:
+        raise UserError(f"{data} was packed by an earlier version, which did not count boxes: pack it again")
+    for split in SPLITS:
+        if not manifest.boxes.images.get(split):
+            raise UserError(
+                f"{data} has no image with a box of its own class in split {split!r}: a box net needs them in "
+                "both splits (in XML files, objects are named as the class)"
+            )

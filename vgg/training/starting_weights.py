@@ -20,11 +20,13 @@ START_FROM_FLAG = "--model.start-from"
 
 
 def fresh_layers(model: Model, start: TrainedNet, class_names: Sequence[str]) -> tuple[str, ...]:
-    """Layers that do not come from the net that a training starts from: the last, where its classes are others.
+    """Layers that do not come from the net that a training starts from: the last, where its classes are others
+    or it answers other boxes.
 
     Of a net whose classes have no names, only their number is compared.
     """
     same = start.class_names in (None, tuple(class_names)) and start.architecture.classes == len(class_names)
+    same &= start.architecture.boxes == model.boxes
     return () if same or model.initialisation == "shallower" else (LAST_LAYER,)
 
 

@@ -7,10 +7,12 @@ hidden fully connected layer, L leaves of the batch (see `cluster.parallel.fixed
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 
 from cluster.parallel.reducer import GradientReducer
 from vgg.net.precision import MixedPrecision
+from vgg.training.objective import Classification, Objective
+
+CLASSIFICATION = Classification()
 
 
 def train_step(
@@ -18,18 +20,19 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     precision: MixedPrecision,
     images_bCHW: torch.Tensor,
-    labels_b: torch.Tensor,
+    targets_b: torch.Tensor,
     masks_bF: Sequence[torch.Tensor] | None,
     *,
     lr: float,
+    objective: Objective = CLASSIFICATION,
     hits: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Update the net once from this worker's rows; losses_L in nats, left on the device.
+    """Update the net once from this worker's rows; losses_L, left on the device.
 
     The loss of a row is divided by the *global* batch and the reducer sums gradients, so that the update is the
     exact mean over the batch however unevenly it is divided. Summed over workers and leaves, the losses are the
-    mean loss of the batch. `hits`: a count on the device, to which the rows are added whose best-scored class
-    is the true one, under dropout and before the update.
+    mean loss of the batch. `hits`: a count on the device, to which the rows are added that are answered
+    rightly, under dropout and before the update.
     """
 
     def loss_of(rows: slice) -> torch.Tensor:
@@ -37,8 +40,8 @@ def train_step(
         with precision.autocast():
             scores_bK = reducer.module(images_bCHW[rows], masks).flatten(1)
         if hits is not None:
-            hits.add_((scores_bK.detach().argmax(1) == labels_b[rows]).sum())
-        return F.cross_entropy(scores_bK.float(), labels_b[rows], reduction="sum") / reducer.batch
+            hits.add_(objective.hits(scores_bK.detach().float(), targets_b[rows]))
+        return objective.loss(scores_bK.float(), targets_b[rows]) / reducer.batch
 
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]

@@ -55,6 +55,18 @@ class ValidationScores:
         answered = self.confusion_KK.sum(0).nonzero().flatten().tolist()
         return answered[0] if len(answered) == 1 and len(self.confusion_KK) > 1 else None
 
+    def metrics(self) -> dict[str, float]:
+        """Curves of a tracked run: shares as fractions, errors in percent."""
+        found = {
+            "val/loss": self.loss,
+            "val/top1_accuracy": self.top1_accuracy,
+            "val/top1_error": 100 * (1 - self.top1_accuracy),
+            "val/majority_share": self.majority_share,
+        }
+        if self.top5_accuracy is not None:
+            found |= {"val/top5_accuracy": self.top5_accuracy, "val/top5_error": 100 * (1 - self.top5_accuracy)}
+        return found
+
     def summary(self) -> dict[str, Any]:
         """What a training keeps of a validation: loss in nats, shares as fractions, counts."""
         return {
@@ -99,7 +111,11 @@ def validate(
 def describe(validation: Mapping[str, Any], class_names: Sequence[str]) -> str:
     """A line for people about `ValidationScores.summary`: the accuracy beside that of always answering the
     largest class, and a warning where one class takes all. Of a validation by an earlier version, less.
+
+    Of `BoxScores.summary` the share of images located.
     """
+    if "mean_iou" in validation:
+        return _describe_boxes(validation)
     line = f"top-1 {validation['top1']:.2%}"
     if (majority := validation.get("majority")) is not None:
         line += f" (largest class alone {majority:.2%})"
@@ -112,3 +128,14 @@ def describe(validation: Mapping[str, Any], class_names: Sequence[str]) -> str:
     if (only := validation.get("only_class")) is not None:
         line += f"; warning: every image was taken for {class_names[only]}, so nothing is told apart"
     return line
+
+
+def _describe_boxes(validation: Mapping[str, Any]) -> str:
+    line = (
+        f"located {validation['top1']:.2%} (IoU over 0.5; mean IoU {validation['mean_iou']:.3f}), loss "
+        f"{validation['loss']:.4f} on {validation['seen']:,} images"
+    )
+    train_loss, train_top1 = validation.get("train_loss"), validation.get("train_top1")
+    if train_loss is None or train_top1 is None:
+        return line
+    return f"{line}; training located {train_top1:.2%}, loss {train_loss:.4f}"

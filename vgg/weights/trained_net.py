@@ -72,7 +72,11 @@ class TrainedNet:
         return cls(
             name=f"{_name(metadata)}-{digest[:8]}",
             architecture=Architecture(
-                model["configuration"], len(metadata["classes"]), model["side"], model["width"]
+                model["configuration"],
+                len(metadata["classes"]),
+                model["side"],
+                model["width"],
+                model.get("boxes"),
             ),
             weights=weights,
             weights_sha256=digest,
@@ -95,7 +99,17 @@ class TrainedNet:
         return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     def check_classes(self, manifest: Manifest, folder: object) -> None:
-        """UserError if the net's classes are not those of the data in `folder`."""
+        """UserError if the net's classes are not those of the data in `folder`, or it answers none."""
+        self.require_classifier()
+        self.check_same_classes(manifest, folder)
+
+    def require_classifier(self) -> None:
+        """UserError if the net answers boxes."""
+        if self.architecture.boxes is not None:
+            raise UserError(f"{self.name} answers boxes, not classes: python -m vgg.localise evaluate tests it")
+
+    def check_same_classes(self, manifest: Manifest, folder: object) -> None:
+        """UserError if the classes that the net was trained on are not those of the data in `folder`."""
         if len(manifest.classes) != self.architecture.classes:
             raise UserError(
                 f"{self.name} has {self.architecture.classes} classes, {folder} has {len(manifest.classes)}"
