@@ -18,6 +18,7 @@ from cli.errors import UserError
 from cli.files import require_writable
 from cli.program import program
 from vgg.pictures.curves import compared_curves
+from vgg.reporting.localisation_tables import TrackedBoxes, localisation_tables, tracked_boxes
 from vgg.reporting.render import to_html, to_markdown
 from vgg.reporting.tables import TrackedResult, best_by_data, other_tables, paper_tables, tracked_result
 from vgg.reporting.tracked_runs import learning_curves, tracked_runs
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """The paper's tables 3 to 7 with our results beside them, and a table for each other data set."""
+    """The paper's tables 3 to 10 with our results beside them, and a table for each other data set."""
 
     track: str = ""
     """URI of the MLflow server. Default: MLFLOW_TRACKING_URI."""
@@ -60,18 +61,21 @@ def report(options: ReportOptions) -> None:
     require_writable(options.out / "report.html", "--out")
     results = [result for run in runs if (result := tracked_result(run)) is not None]
     curves = learning_curves(client, runs)
-    tables = [*paper_tables(results), *other_tables(results)]
+    boxes = [found for run in runs if (found := tracked_boxes(run)) is not None]
+    tables = [*paper_tables(results), *localisation_tables(boxes), *other_tables(results)]
     figure = compared_curves(curves) if curves else None
     contents = {
         "report.md": to_markdown(tables),
-        "report.html": to_html(tables, figure, f"{len(results)} tests of experiment {options.experiment}"),
-        "report.json": json.dumps([_to_json(result) for result in results], indent=1),
+        "report.html": to_html(
+            tables, figure, f"{len(results) + len(boxes)} tests of experiment {options.experiment}"
+        ),
+        "report.json": json.dumps([*map(_to_json, results), *map(_boxes_to_json, boxes)], indent=1),
     }
     files = [options.out / name for name in contents]
     for file, text in zip(files, contents.values(), strict=True):
         file.write_text(text, encoding="utf-8")
     out = console()
-    out.print(f"{len(results)} tests: {options.out}/report.html, report.md, report.json")
+    out.print(f"{len(results) + len(boxes)} tests: {options.out}/report.html, report.md, report.json")
     if options.log:
         run_id = _log(client, experiment_id, files)
         page = f"{page_address(uri)}/#/experiments/{experiment_id}/runs/{run_id}"
@@ -84,6 +88,10 @@ def _to_json(result: TrackedResult) -> dict[str, object]:
     """A result as report.json has it."""
     fields = asdict(result)
     return {"tested": fields.pop("key"), **fields}
+
+
+def _boxes_to_json(result: TrackedBoxes) -> dict[str, object]:
+    return {"kind": "localise", **asdict(result)}
 
 
 def _log(client: "MlflowClient", experiment_id: str, files: Sequence[Path]) -> str:
