@@ -102,11 +102,9 @@ def execute(options: TrainOptions) -> Outcome | None:
     check_layout(layout, recipe.train.batch)
     if not 0 <= options.seed < 2**63:
         raise UserError(f"--seed {options.seed} must lie in [0, 2^63)")
+    if not options.data and not options.dry_run:
+        raise UserError("--data is missing: a packed data set (python -m pipelines.pack SOURCE OUT)")
     if not options.data:
-        if not options.dry_run:
-            raise UserError(
-                "--data is missing: the folder of a packed data set (python -m pipelines.pack SOURCE OUT)"
-            )
         print_recipe(options.name, recipe, layout)
         return None
     plan = _plan(replace(options, recipe=recipe), open_net)
