@@ -16,8 +16,8 @@ from vgg.training.plan import TrainingPlan
 ROOT = Path(__file__).parents[2]
 
 DECIDING = (
-    *("cluster", "pipelines", "vgg/metrics", "vgg/net", "vgg/recipes", "vgg/testing", "vgg/training"),
-    "vgg/weights",
+    *("cluster", "pipelines", "vgg/boxes", "vgg/metrics", "vgg/net", "vgg/recipes", "vgg/testing"),
+    *("vgg/training", "vgg/weights"),
 )
 """Packages that decide results. What prints, tracks or draws them does not."""
 
