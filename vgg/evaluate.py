@@ -11,12 +11,14 @@ scale and several) share its posteriors too.
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import tyro
 
 from cli.command import arguments, exit_codes
+from cli.console import console
 from cli.errors import UserError, require
 from cli.program import program
 from cluster.layout import Layout
@@ -29,9 +31,11 @@ from vgg.net.precision import Precision
 from vgg.reporting.publish import publish
 from vgg.reporting.result import EvaluationResult
 from vgg.reporting.result_folder import result_folder
+from vgg.reporting.splits import splits_beside_each_other
 from vgg.testing import posteriors
 from vgg.testing.identity import evaluation_name
 from vgg.testing.passes import PassOfNet, score_passes
+from vgg.testing.posteriors import Posteriors
 from vgg.testing.protocols import GRID, Average, Evaluation, Pass, Protocol
 from vgg.testing.provenance import EnsembleMember, Provenance
 from vgg.testing.scales import remark_on_dense, requested_scales
@@ -66,8 +70,8 @@ class EvaluateOptions:
     that it derives. 256: this Q. 256,384,512: the mean over these."""
     out: str = ""
     """Folder or URI for posteriors and results. Default: `evaluations` in the run's folder."""
-    split: str = "val"
-    """Split of the data set to evaluate on."""
+    split: tuple[str, ...] = ("val",)
+    """Splits of the data set to evaluate on; several are shown beside each other."""
     grid: int = GRID
     """Crops per row and per column of the multi-crop grid."""
     average: Average = "scores"
@@ -89,19 +93,24 @@ def main() -> None:
         results = evaluate(options)
         for result in results:
             print(result.summary)
+        if len(options.split) > 1:
+            console().print(splits_beside_each_other(results))
         for folder in dict.fromkeys(result.folder.uri.rpartition("/")[0] for result in results):
             print(f"results in {folder}")
 
 
 def evaluate(options: EvaluateOptions, run_job: JobRunner | None = None) -> list[EvaluationResult]:
-    """Run all requested evaluations. UserError if nets, data and scales do not fit each other.
+    """Run all requested evaluations. UserError if nets, data, splits and scales do not fit each other.
 
     `run_job` scores the tasks; by default, workers of the cluster do.
     """
-    uri = tracking_uri(options.track)
+    run_job = run_job or partial(_run_on_workers, options.layout)
+    tracking_uri(options.track)
     check_options(options)
     data = options.data if "://" in options.data else str(Path(options.data).absolute())
     manifest = read_manifest(Folder(data, "--data"))
+    for split in options.split:
+        require(split in manifest.splits, f"--split {split}", f"one of {', '.join(manifest.splits)}")
     nets = tuple(open_net(reference) for reference in options.nets)
     _require_different(nets, options.nets)
     for net in nets:
@@ -111,31 +120,38 @@ def evaluate(options: EvaluateOptions, run_job: JobRunner | None = None) -> list
     for folder in folders:
         require_apart(folder, Folder(data, "--data"))
         folder.require_writable()
-    passes = [
-        PassOfNet(i, pass_, folders[i], _provenance(net, pass_, options, manifest))
-        for i, net in enumerate(nets)
-        for pass_ in dict.fromkeys(pass_ for evaluation in evaluations[i] for pass_ in evaluation.passes)
-    ]
-    job = _scoring_job(options, nets, data)
-
-    def run_tasks(tasks: Sequence[ScoringTask]) -> Iterable[tuple[ScoringTask, ScoredBlock]]:
-        if run_job is not None:
-            return run_job(job, tasks)
-        print(f"starting {options.layout.workers} worker(s) …", file=sys.stderr, flush=True)
-        from cluster.tasks import run_on_workers  # Ray takes a second to import: not before there is a task
-
-        return run_on_workers(Scorer, job, tasks, options.layout)
-
-    scored = score_passes(job, passes, run_tasks)
     results = []
-    for i, folder in enumerate(folders):
-        for evaluation in evaluations[i]:
-            mean = posteriors.mean([scored[i, pass_] for pass_ in evaluation.passes])
-            name = evaluation_name(evaluation, mean.provenance)
-            target = result_folder(folder.underway(), name, mean.identity)
-            remark = remark_on_dense(nets[i], evaluation.scales) if evaluation.protocol == "dense" else None
-            results.append(publish(target, mean, uri, options.experiment, kind="eval", remark=remark))
+    for split in dict.fromkeys(options.split):
+        passes = [
+            PassOfNet(i, pass_, folders[i], _provenance(net, pass_, split, options, manifest))
+            for i, net in enumerate(nets)
+            for pass_ in dict.fromkeys(pass_ for evaluation in evaluations[i] for pass_ in evaluation.passes)
+        ]
+        job = _scoring_job(options, split, nets, data)
+        scored = score_passes(job, passes, partial(run_job, job))
+        for i, folder in enumerate(folders):
+            for evaluation in evaluations[i]:
+                mean = posteriors.mean([scored[i, pass_] for pass_ in evaluation.passes])
+                results.append(_publish(options, nets[i], evaluation, folder, mean))
     return results
+
+
+def _run_on_workers(
+    layout: Layout, job: ScoringJob, tasks: Sequence[ScoringTask]
+) -> Iterable[tuple[ScoringTask, ScoredBlock]]:
+    print(f"starting {layout.workers} worker(s) …", file=sys.stderr, flush=True)
+    from cluster.tasks import run_on_workers  # Ray takes a second to import: not before there is a task
+
+    return run_on_workers(Scorer, job, tasks, layout)
+
+
+def _publish(
+    options: EvaluateOptions, net: TrainedNet, evaluation: Evaluation, folder: Folder, mean: Posteriors
+) -> EvaluationResult:
+    target = result_folder(folder.underway(), evaluation_name(evaluation, mean.provenance), mean.identity)
+    remark = remark_on_dense(net, evaluation.scales) if evaluation.protocol == "dense" else None
+    uri = tracking_uri(options.track)
+    return publish(target, mean, uri, options.experiment, kind="eval", remark=remark)
 
 
 def requested_evaluations(net: TrainedNet, options: EvaluateOptions) -> list[Evaluation]:
@@ -154,6 +170,7 @@ def check_options(options: EvaluateOptions) -> None:
     require(bool(options.nets), "NETS", "at least one net: a run's folder, a checkpoint, runs:/… or models:/…")
     require(bool(options.protocols), "--protocols", "at least one protocol")
     require(bool(options.scales), "--scales", "at least one value")
+    require(bool(options.split), "--split", "at least one split")
     require(1 <= options.grid <= MAX_GRID, "--grid", f"from 1 to {MAX_GRID}")
     layout = options.layout
     require(1 <= layout.workers <= MAX_WORKERS, "--layout.workers", f"from 1 to {MAX_WORKERS}")
@@ -170,12 +187,12 @@ def _require_different(nets: Sequence[TrainedNet], references: Sequence[str]) ->
         seen[net.weights_sha256] = reference
 
 
-def _scoring_job(options: EvaluateOptions, nets: tuple[TrainedNet, ...], data: str) -> ScoringJob:
+def _scoring_job(options: EvaluateOptions, split: str, nets: tuple[TrainedNet, ...], data: str) -> ScoringJob:
     layout = options.layout
     return ScoringJob(
         nets,
         StagingOptions(data, Path(layout.stage_dir or DEFAULT_FOLDER), layout.stage_gb),
-        options.split,
+        split,
         options.precision,
         options.average,
         options.grid,
@@ -184,7 +201,9 @@ def _scoring_job(options: EvaluateOptions, nets: tuple[TrainedNet, ...], data: s
     )
 
 
-def _provenance(net: TrainedNet, pass_: Pass, options: EvaluateOptions, manifest: Manifest) -> Provenance:
+def _provenance(
+    net: TrainedNet, pass_: Pass, split: str, options: EvaluateOptions, manifest: Manifest
+) -> Provenance:
     member = EnsembleMember(
         net=net.name,
         weights_sha256=net.weights_sha256,
@@ -202,7 +221,7 @@ def _provenance(net: TrainedNet, pass_: Pass, options: EvaluateOptions, manifest
     return Provenance(
         manifest.digest,
         manifest.source,
-        options.split,
+        split,
         manifest.classes,
         manifest.class_names,
         ((member, 1.0),),

@@ -311,13 +311,34 @@ def test_mistakes_are_reported_before_anything_is_started(data, run, change, rea
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"split": "test"}, "has no split 'test', only"),
+        ({"split": ("val", "test")}, "--split test must be one of train, val"),
         ({"data": "/nowhere"}, "no folder --data /nowhere"),
     ],
 )
 def test_data_that_is_not_there_is_reported(data, run, change, reason):
     with pytest.raises(ValueError, match=re.escape(reason)):
         evaluation.evaluate(EvaluateOptions(**{"nets": (run,), "data": str(data), **change}))
+
+
+def test_several_splits_are_tested_and_shown_beside_each_other(data, run, tmp_path, monkeypatch, capsys):
+    """By a scorer in this process: that workers share the tasks is tested above."""
+
+    def score_here(layout, job, tasks):
+        scorer = Scorer(CPU, job)
+        return [(task, scorer(task)) for task in tasks]
+
+    monkeypatch.setattr(evaluation, "_run_on_workers", score_here)
+    flags = [f"--data={data}", f"--out={tmp_path}", "--split", "train", "val"]
+    monkeypatch.setattr(sys, "argv", ["evaluate", run, *flags])
+    evaluation.main()
+    found = {file.parent.name: json.loads(file.read_text()) for file in tmp_path.glob("*/*/result.json")}
+    by_split = {result["data"]["split"]: result for result in found.values()}
+    assert {split: result["images"] for split, result in by_split.items()} == {"train": 7, "val": IMAGES}
+    printed = capsys.readouterr().out
+    cells = [f"{by_split[split]['top1_error']:.2f} (" for split in ("train", "val")]
+    (row,) = [line for line in printed.splitlines() if all(cell in line for cell in cells)]
+    assert row.index(cells[0]) < row.index(cells[1])
+    assert ", Q = 64, split train: top-1 error" in printed
 
 
 def test_ray_is_not_imported_before_there_is_something_to_score():

@@ -29,7 +29,7 @@ def _describe(command: str, recipe: Recipe, images: int, classes: int, expected:
 _LISTED = [
     *((*entry, 1_281_167, 1000) for entry in paper_recipes()),
     *((*entry, 100_000, 200) for entry in tiny_imagenet_recipes()),
-    ("codan", "test with vgg.evaluate --split test_day, and test_night", CODAN, 10_000, 10),
+    ("codan", "test with vgg.evaluate --split test_day test_night", CODAN, 10_000, 10),
     ("photos", "for a folder of your own photographs, at 64x64", PHOTOS, 1000, 10),
     ("fine-tune", "from --model.start-from a net, for your own photographs", FINE_TUNE, 1000, 10),
     *((*entry, ILSVRC_BOXED, 1000) for entry in localisation_recipes()),

@@ -26,9 +26,11 @@ class EvaluationResult:
         """Net, protocol, scales and errors in a line, and the remark in another."""
         result = self.result
         low, high = result["top1_interval"]
-        scales = ", ".join(map(str, result["scales"]))
+        scales, split = ", ".join(map(str, result["scales"])), result["data"]["split"]
+        of_split = "" if split == "val" else f", split {split}"
         return (
-            f"{result['net']}, {result['protocol']}, Q = {scales}: top-1 error {result['top1_error']:.2f} % "
+            f"{result['net']}, {result['protocol']}, Q = {scales}{of_split}: "
+            f"top-1 error {result['top1_error']:.2f} % "
             f"({low:.2f} to {high:.2f}), top-5 {result['top5_error']:.2f} %, loss {result['loss']:.3f}, "
             f"{result['images']:,} images" + (f"\n  ({self.remark})" if self.remark else "")
         )
