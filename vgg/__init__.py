@@ -5,6 +5,8 @@ Nothing is imported before it is used: `import vgg` takes no time.
 
 from typing import TYPE_CHECKING, Any
 
+from cli.interruption import one_line_instead_of_a_traceback, runs_as_command
+
 if TYPE_CHECKING:
     from vgg.inference import LoadedNet as LoadedNet
     from vgg.inference import load as load
@@ -12,6 +14,10 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = ["LoadedNet", "__version__", "load"]
+
+
+if runs_as_command():
+    one_line_instead_of_a_traceback()
 
 
 def __getattr__(name: str) -> Any:
