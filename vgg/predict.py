@@ -135,7 +135,10 @@ def _report(options: PredictOptions, net: TrainedNet, posteriors: dict[Path, np.
         images = [open_image(file) for file in drawn]
         for image in images:
             image.thumbnail(DRAWN_SIZE)
-        figure = ranked_predictions([np.asarray(image) for image in images], [ranked[file] for file in drawn])
+        scales = requested_scales("several" if options.several else "validation", net)
+        title = f"{net.name}, {options.protocol}, Q = {', '.join(map(str, scales))}"
+        pixels, best_of = [np.asarray(image) for image in images], [ranked[file] for file in drawn]
+        figure = ranked_predictions(pixels, best_of, [file.name for file in drawn], title)
         with atomic_file(options.picture) as stream:
             figure.savefig(stream, dpi=110, format=options.picture.suffix.lower().removeprefix("."))
         part = f", the first {len(drawn)} of {len(ranked)} images" if len(drawn) < len(ranked) else ""

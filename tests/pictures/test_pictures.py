@@ -11,9 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from tests.conftest import ROOT
-from vgg.pictures.confusion import confusion_figure
-from vgg.pictures.curves import training_curves
-from vgg.pictures.images import filter_montage, input_montage, prediction_montage
+from vgg.pictures.confusion import class_accuracy_figure, confusion_figure
+from vgg.pictures.curves import Curve, compared_curves, training_curves
+from vgg.pictures.images import ShownPrediction, input_montage, prediction_montage, ranked_predictions
 from vgg.pictures.style import GREEN, RED
 
 LONG = "a name that is much longer than its picture is wide, and a synonym"
@@ -55,7 +55,7 @@ def test_curves_show_what_was_measured():
 def test_no_top_5_of_five_classes_or_fewer():
     few = [{**validation(step, 0.5, 0.01), "top5": None} for step in (1, 2)]
     drawn = [line.get_label() for line in training_curves([1.0, 0.9], few).axes[1].lines]
-    assert drawn == ["top-1"]
+    assert drawn == ["top-1", "best: 50.0 %, step 1"]
 
 
 def test_smoothing_is_the_mean_of_the_last_steps():
@@ -72,12 +72,35 @@ def test_a_step_without_a_loss_leaves_a_gap_of_its_own_only():
     np.testing.assert_allclose(np.asarray(smooth.get_ydata()), 2.0)
 
 
-def test_a_spike_does_not_flatten_the_curve():
-    losses = np.linspace(4, 1, 400).tolist()
-    losses[10] = 1000.0
-    low, high = training_curves(losses, []).axes[0].get_ylim()
-    assert low == 0
-    assert 4 <= high < 10
+def test_the_axes_are_logarithmic_and_the_best_step_is_marked():
+    validations = [validation(10, 0.5, 0.01), validation(20, 0.02, 0.01), validation(30, 0.02, 0.01)]
+    left, right = training_curves([1000.0, 2.0, 1.0], validations).axes
+    assert left.get_yscale() == right.get_yscale() == "log"
+    (best,) = [line for line in right.lines if line.get_marker() == "*"]
+    np.testing.assert_allclose(np.asarray(best.get_xydata()), [(20, 2)])
+    assert best.get_label() == "best: 2.0 %, step 20"
+
+
+def test_an_error_of_none_is_drawn_as_half_an_image():
+    """A logarithmic axis has no zero."""
+    none_wrong = {**validation(1, 0.0, 0.01), "seen": 364}
+    axes = training_curves([1.0], [none_wrong]).axes[1]
+    np.testing.assert_allclose(np.asarray(axes.lines[0].get_ydata()), [100 * 0.5 / 364])
+    draw(axes.figure)
+
+
+def test_compared_curves_have_a_panel_a_data_set_and_labels_that_do_not_overlap():
+    curves = [Curve(f"net {i}", [10, 20], [50.0, 40 + i / 10], "digits") for i in range(5)]
+    figure = compared_curves([*curves, Curve("other", [5.0, 9.0], [3.0, 0.0], "photos")])
+    digits, photos = figure.axes
+    assert (digits.get_title(), photos.get_title()) == ("digits", "photos")
+    assert digits.get_yscale() == "log"
+    labels = [(text, box) for text, box in written(figure) if text.startswith(("net", "other"))]
+    assert [text for text, _ in labels] == [f"net {i}  {40 + i / 10:.1f} %" for i in range(5)] + [
+        "other  0.0 %"
+    ]
+    for (_, one), (_, another) in combinations(labels, 2):
+        assert not one.overlaps(another)
 
 
 @pytest.mark.parametrize("losses", [[], [3.0], [float("nan")] * 3], ids=["none", "one", "no number"])
@@ -90,18 +113,6 @@ def test_curves_of_almost_nothing(losses):
 def shown(figure):
     """The images of a montage, in order."""
     return [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
-
-
-def test_filters_are_each_stretched_to_their_own_range():
-    weights_OIHW = np.zeros((3, 3, 3, 3), np.float32)
-    weights_OIHW[0, 1, 0, 2] = 1e-3  # input channel 1 is green; row 0, column 2
-    weights_OIHW[1] = np.linspace(-5, 5, 27).reshape(3, 3, 3)
-    tiles = shown(filter_montage(weights_OIHW))
-    expected = np.zeros((3, 3, 3))
-    expected[0, 2, 1] = 1
-    np.testing.assert_allclose(tiles[0], expected)
-    np.testing.assert_allclose(tiles[1], np.linspace(0, 1, 27).reshape(3, 3, 3).transpose(1, 2, 0), atol=1e-6)
-    np.testing.assert_array_equal(tiles[2], 0)  # a filter without a range
 
 
 def test_inputs_are_shown_in_their_colours():
@@ -119,34 +130,62 @@ def test_inputs_are_shown_in_their_colours():
     assert [axes.get_title() for axes in figure.axes] == ["red", "green", "black"]
 
 
-def test_predictions_tell_right_from_wrong():
-    pixels_BHWC = np.zeros((2, 8, 8, 3))
-    figure = prediction_montage(pixels_BHWC, ["cat, feline", "dog"], ["cat, feline", "cat"], [0.9, 0.55])
-    right, wrong = [axes.title for axes in figure.axes]
-    assert (right.get_text(), right.get_color()) == ("cat\n90%", GREEN)
-    assert (wrong.get_text(), wrong.get_color()) == ("cat\n55%, is dog", RED)
+def prediction(true, predicted, confidence=1.0, value=0):
+    return ShownPrediction(np.full((8, 8, 3), value, np.uint8), true, predicted, confidence)
+
+
+def test_predictions_tell_right_from_wrong_and_worst_from_random():
+    worst = [prediction("dog", "cat", 0.55, 255)]
+    random = [prediction("cat, feline", "cat, feline", 0.9), prediction("dog", "cow", 0.5)]
+    figure = prediction_montage(worst, random, "a net, its protocol")
+    titles = [(axes.title.get_text(), axes.title.get_color()) for axes in figure.axes]
+    assert titles == [("cat\n55%, is dog", RED), ("cat\n90%", GREEN), ("cow\n50%, is dog", RED)]
+    np.testing.assert_array_equal(shown(figure)[0], 1.0)
+    headings = [figure.get_suptitle(), *(part.get_suptitle() for part in figure.subfigs)]
+    assert headings == ["a net, its protocol", "Worst mistakes", "Taken at random"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 24])
 def test_captions_do_not_run_into_each_other(count):
     pixels_BHWC, names = np.zeros((count, 8, 8, 3)), [LONG] * count
-    others = [f"{i} {LONG}" for i in range(count)]
-    for figure in (
-        input_montage(pixels_BHWC, names),
-        prediction_montage(pixels_BHWC, names, others, [1.0] * count),
+    others = [prediction(LONG, f"{i} {LONG}") for i in range(count)]
+    for figure, captions in (
+        (input_montage(pixels_BHWC, names), count),
+        (prediction_montage(others, others), 2 * count),
+        (prediction_montage([], others), count),
     ):
         texts = written(figure)
-        assert len(texts) == count
+        assert len(texts) == len(shown(figure)) == captions
         for (_, one), (_, other) in combinations(texts, 2):
             assert not one.overlaps(other)
         width, _ = figure.get_size_inches() * figure.dpi
         assert all(box.x0 >= 0 and box.x1 <= width for _, box in texts)
 
 
-def test_every_image_of_a_montage_is_there():
-    for count in (1, 2, 5, 24, 64):
-        tiles = shown(filter_montage(np.arange(count * 27, dtype=float).reshape(count, 3, 3, 3)))
-        assert len(tiles) == count
+def test_ranked_predictions_say_of_what_they_are():
+    image = np.zeros((8, 8, 3), np.uint8)
+    figure = ranked_predictions([image], [[("cat", 0.7512), ("dog", 0.2)]], ["a$b.jpg"], "net, dense, Q = 32")
+    texts = [text for text, _ in written(figure)]
+    assert texts == ["a\\$b.jpg", " 75.1%", " 20.0%"]
+    assert figure.get_suptitle() == "net, dense, Q = 32"
+
+
+def test_accuracy_of_each_class_the_lowest_first():
+    counts_KK = np.array([[8, 2, 0, 0], [0, 5, 0, 0], [3, 0, 1, 0], [0, 0, 0, 0]])
+    axes = class_accuracy_figure(counts_KK, ["cat", "dog, hound", "cow", "unseen"], "a net").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cow", "cat", "dog"]
+    assert [bar.get_width() for bar in axes.containers[0]] == [25, 80, 100]
+    assert [text.get_text() for text in axes.texts] == [" 25 % of 4", " 80 % of 10", " 100 % of 5"]
+
+
+def test_accuracy_of_many_classes_is_that_of_the_lowest_and_the_highest():
+    right = np.arange(1, 101)
+    counts_KK = np.diag(right)
+    counts_KK[:, 0] += 100 - right
+    axes = class_accuracy_figure(counts_KK, [f"class {k}" for k in range(100)]).axes[0]
+    assert len(axes.patches) == 40
+    assert "of 100 classes" in axes.get_title()
+    draw(axes.figure)
 
 
 def test_confusion_of_few_classes_has_every_count_in_its_cell():

@@ -74,3 +74,10 @@ def test_a_right_answer_of_one_class_alone_is_a_warning_too():
 def test_a_validation_of_an_earlier_version_is_still_told():
     line = describe({"top1": 0.5, "top5": 0.75, "loss": 1.25, "seen": 8}, NAMES)
     assert line == "top-1 50.00%, top-5 75.00%, loss 1.2500 on 8 images"
+
+
+def test_the_worst_mistakes_are_those_with_the_highest_loss():
+    """Image 3 is right; of the others the true class has the lowest score in image 1."""
+    scores_NK = [[9, 5, 0], [9, 0, 0], [4, 5, 0], [0, 9, 0]]
+    assert scored(scores_NK, [1, 2, 0, 1]).worst == (1, 0, 2)
+    assert scored([[9, 0]] * 4, [0] * 4).worst == ()

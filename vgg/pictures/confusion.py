@@ -11,13 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from vgg.pictures.style import short_name
+from vgg.pictures.style import BLUE, as_text, short_name
 
+MAX_BARS = 40
 MAX_NUMBERED_CLASSES = 30  # cells of more are too small for a number
 
 
-def confusion_figure(counts_KK: np.ndarray, names: Sequence[str]) -> Figure:
-    """Share of each true class (row) that was predicted as each class (column).
+def confusion_figure(counts_KK: np.ndarray, names: Sequence[str], title: str = "Confusion") -> Figure:
+    """Share of each true class (row) that was predicted as each class (column). `title`: of what.
 
     Up to 30 classes every cell shows its count; with more, a list beside the matrix names the classes with the
     lowest accuracy and the pairs that are confused most. Where cells would be smaller than a pixel they are
@@ -43,7 +44,34 @@ def confusion_figure(counts_KK: np.ndarray, names: Sequence[str]) -> Figure:
         (text,) = beside
         text.axis("off")
         text.text(0, 1, _worst(counts_KK, share_KK, names), va="top", fontsize=9, transform=text.transAxes)
-    axes.set(xlabel="best-scored class", ylabel="true class", title="Confusion")
+    axes.set(xlabel="best-scored class", ylabel="true class")
+    figure.suptitle(as_text(title), fontsize=11)
+    return figure
+
+
+def class_accuracy_figure(counts_KK: np.ndarray, names: Sequence[str], title: str = "Accuracy") -> Figure:
+    """Accuracy of each class that was seen, the lowest first, with its number of images; with more than 40
+    classes the 20 lowest and the 20 highest."""
+    images_K, right_K = counts_KK.sum(axis=1), counts_KK.diagonal()
+    seen = np.flatnonzero(images_K)
+    accuracy = {int(k): right_K[k] / images_K[k] for k in seen}
+    ordered = sorted(accuracy, key=lambda k: (accuracy[k], k))
+    half = MAX_BARS // 2
+    shown = ordered if len(ordered) <= MAX_BARS else [*ordered[:half], *ordered[-half:]]
+    figure = Figure(figsize=(8, 1.6 + 0.24 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(shown))
+    axes.barh(places, [100 * accuracy[k] for k in shown], color=BLUE)
+    axes.set_yticks(places, [short_name(names[k], 30) for k in shown])
+    for place, k in enumerate(shown):
+        count = f" {100 * accuracy[k]:.0f} % of {images_K[k]:.0f}"
+        axes.text(100 * accuracy[k], place, count, va="center", fontsize=8)
+    axes.set(xlabel="accuracy, %", xlim=(0, 118), ylim=(len(shown) - 0.4, -0.6))
+    axes.set_xticks(range(0, 101, 20))
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(shown) < len(ordered):
+        axes.set_title(f"the {half} lowest and the {half} highest of {len(ordered):,} classes", fontsize=9)
+    figure.suptitle(as_text(title), fontsize=11)
     return figure
 
 

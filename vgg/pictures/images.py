@@ -1,79 +1,128 @@
-"""Montages of filters, inputs and predictions. Drawn without pyplot, so any thread may draw.
+"""Montages of inputs and predictions. Drawn without pyplot, so any thread may draw.
 
-Shapes: B images, H and W sides in pixels, C = 3 (RGB), O output and I input channels.
+Shapes: B images, H and W sides in pixels, C = 3 (RGB).
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import PercentFormatter
 
-from vgg.pictures.style import BLUE, GREEN, RED, short_name
+from vgg.pictures.style import BLUE, GREEN, RED, as_text, short_name
+
+CAPTIONED_INCHES = 1.4  # side of an image of a montage
+CAPTION_INCHES = 0.45
+LETTERS_PER_INCH = 10  # of a title
 
 
-def filter_montage(weights_OIHW: np.ndarray) -> Figure:
-    """First-layer filters as colour tiles, each scaled to its own range."""
-    low = weights_OIHW.min(axis=(1, 2, 3), keepdims=True)
-    high = weights_OIHW.max(axis=(1, 2, 3), keepdims=True)
-    tiles = ((weights_OIHW - low) / np.maximum(high - low, 1e-12)).transpose(0, 2, 3, 1)
-    return _montage(list(tiles), [""] * len(tiles), ["black"] * len(tiles), "First-layer filters", 0.7)
-
-
-def input_montage(pixels_BHWC: np.ndarray, labels: Sequence[str]) -> Figure:
+def input_montage(pixels_BHWC: np.ndarray, labels: Sequence[str], title: str = "Inputs") -> Figure:
     """Training crops as the net sees them, with the training mean added back; values from 0 to 255."""
     shown = np.clip(pixels_BHWC / 255, 0, 1)
     captions = [short_name(label) for label in labels]
-    return _montage(list(shown), captions, ["black"] * len(labels), "Inputs as the net sees them", 1.4)
+    return _montage(list(shown), captions, ["black"] * len(labels), title)
+
+
+@dataclass(frozen=True)
+class ShownPrediction:
+    """A validation crop, its class and what it was taken for."""
+
+    pixels_HWC: np.ndarray
+    """From 0 to 255."""
+    true: str
+    predicted: str
+    confidence: float
+    """Probability of the predicted class."""
+
+    @property
+    def caption(self) -> str:
+        """The predicted class with its probability, and the true one where that is another."""
+        truth = "" if self.true == self.predicted else f", is {short_name(self.true, 12)}"
+        return f"{short_name(self.predicted)}\n{self.confidence:.0%}{truth}"
 
 
 def prediction_montage(
-    pixels_BHWC: np.ndarray, true: Sequence[str], predicted: Sequence[str], confidence: Sequence[float]
+    worst: Sequence[ShownPrediction], random: Sequence[ShownPrediction], title: str = "Predictions"
 ) -> Figure:
-    """Validation crops with the predicted class: in green if correct, else in red with the true class.
+    """The worst mistakes above, images taken at random below: green if right, else red with the true class."""
+    parts = [("Worst mistakes", worst), ("Taken at random", random)]
+    drawn = [(name, shown) for name, shown in parts if shown]
+    rows = [_grid(len(shown)) for _, shown in drawn]
+    width = max((columns for _, columns in rows), default=1) * CAPTIONED_INCHES
+    heights = [lines * (CAPTIONED_INCHES + CAPTION_INCHES) + 0.4 for lines, _ in rows]
+    figure = Figure(figsize=(width, sum(heights) + 0.4), layout="constrained")
+    figure.suptitle(_wrapped(title, width), fontsize=11)
+    if not drawn:
+        return figure
+    below = figure.subfigures(len(drawn), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for part, (name, shown) in zip(below, drawn, strict=True):
+        part.suptitle(name, fontsize=10)
+        pictures = [np.clip(each.pixels_HWC / 255, 0, 1) for each in shown]
+        colours = [GREEN if each.true == each.predicted else RED for each in shown]
+        _fill(part, pictures, [each.caption for each in shown], colours)
+    return figure
 
-    `confidence`: probability of each predicted class.
-    """
-    titles, colours = [], []
-    for truth, guess, probability in zip(true, predicted, confidence, strict=True):
-        right = truth == guess
-        truth_note = "" if right else f", is {short_name(truth, 12)}"
-        titles.append(f"{short_name(guess)}\n{probability:.0%}{truth_note}")
-        colours.append(GREEN if right else RED)
-    return _montage(list(np.clip(pixels_BHWC / 255, 0, 1)), titles, colours, "Predictions", 1.4)
 
-
-def ranked_predictions(images_HWC: Sequence[np.ndarray], best: Sequence[Sequence[tuple[str, float]]]) -> Figure:
-    """Images (uint8), each beside a bar chart of its most probable classes: (name, probability)."""
-    figure = Figure(figsize=(9, 2.6 * len(images_HWC)), layout="constrained")
+def ranked_predictions(
+    images_HWC: Sequence[np.ndarray],
+    best: Sequence[Sequence[tuple[str, float]]],
+    names: Sequence[str],
+    title: str,
+) -> Figure:
+    """Images (uint8), each below its name and beside a bar chart of its most probable classes: (name,
+    probability). `title`: net and protocol."""
+    figure = Figure(figsize=(9, 2.6 * len(images_HWC) + 0.4), layout="constrained")
+    figure.suptitle(as_text(title), fontsize=11)
     grid = figure.subplots(len(images_HWC), 2, squeeze=False)
-    for (picture, bars), image_HWC, classes in zip(grid, images_HWC, best, strict=True):
+    for (picture, bars), image_HWC, classes, name in zip(grid, images_HWC, best, names, strict=True):
         picture.imshow(image_HWC)
+        picture.set_title(as_text(name), fontsize=9)
         picture.axis("off")
         places = range(len(classes))
         bars.barh(places, [probability for _, probability in classes], color=BLUE)
-        bars.set_yticks(places, [short_name(name, 30) for name, _ in classes])
+        bars.set_yticks(places, [short_name(label, 30) for label, _ in classes])
+        for place, (_, probability) in enumerate(classes):
+            bars.text(probability, place, f" {probability:.1%}", va="center", fontsize=8)
         bars.invert_yaxis()
-        bars.set_xlim(0, 1)
+        bars.set_xlim(0, 1.15)
+        bars.set_xticks([0, 0.25, 0.5, 0.75, 1])
         bars.xaxis.set_major_formatter(PercentFormatter(1))
         bars.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def _montage(
-    images: Sequence[np.ndarray], titles: Sequence[str], colours: Sequence[str], title: str, inches: float
+    images: Sequence[np.ndarray], captions: Sequence[str], colours: Sequence[str], title: str
 ) -> Figure:
-    rows = max(1, round(math.sqrt(len(images) / 1.6)))
-    columns = math.ceil(len(images) / rows)
-    text = 0.45 if any(titles) else 0.0
-    figure = Figure(figsize=(columns * inches, rows * (inches + text) + 0.4), layout="constrained")
-    figure.suptitle(title)
+    rows, columns = _grid(len(images))
+    height = rows * (CAPTIONED_INCHES + CAPTION_INCHES) + 0.4
+    figure = Figure(figsize=(columns * CAPTIONED_INCHES, height), layout="constrained")
+    figure.suptitle(_wrapped(title, columns * CAPTIONED_INCHES), fontsize=11)
+    _fill(figure, images, captions, colours)
+    return figure
+
+
+def _wrapped(title: str, inches: float) -> str:
+    """A title in as many lines as a figure of this width needs."""
+    return as_text(textwrap.fill(title, max(20, int(inches * LETTERS_PER_INCH))))
+
+
+def _grid(count: int) -> tuple[int, int]:
+    """Rows and columns."""
+    rows = max(1, round(math.sqrt(count / 1.6)))
+    return rows, max(1, math.ceil(count / rows))
+
+
+def _fill(
+    figure: FigureBase, images: Sequence[np.ndarray], captions: Sequence[str], colours: Sequence[str]
+) -> None:
+    rows, columns = _grid(len(images))
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    for axes, image, caption, colour in zip(grid.flat, images, titles, colours, strict=False):
+    for axes, image, caption, colour in zip(grid.flat, images, captions, colours, strict=False):
         axes.imshow(image, interpolation="nearest")
-        if caption:
-            axes.set_title(caption, color=colour, fontsize=8)
-    return figure
+        axes.set_title(caption, color=colour, fontsize=8)

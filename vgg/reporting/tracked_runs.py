@@ -20,6 +20,7 @@ def tracked_runs(uri: str, experiment: str) -> "tuple[MlflowClient, str, list[Ru
     UserError if the server does not answer or has no such experiment.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -55,5 +56,7 @@ def learning_curves(client: "MlflowClient", runs: "Sequence[Run]") -> list[Curve
         batch = float(run.data.params.get("train.batch", 256))
         name = f"{run.info.run_name} ({run.info.run_id[:6]})"
         steps = sorted(errors)[:CURVE_POINTS]
-        curves.append(Curve(name, [batch * step for step in steps], [errors[step] for step in steps]))
+        inputs = run.inputs.dataset_inputs if run.inputs else []
+        data = run.data.tags.get("data") or (inputs[0].dataset.name if inputs else "unknown data")
+        curves.append(Curve(name, [batch * step for step in steps], [errors[step] for step in steps], data))
     return curves

@@ -16,13 +16,14 @@ class BoxPictures(TrainingPictures):
     """Predicted against true boxes on the centre crops of validation images."""
 
     def _draw_answers(self, event: Validated) -> None:
-        boxes, true_B4 = self._context.job.plan.architecture.boxes, self._shown.boxes_B4
+        shown = self._images(self._at_random)
+        boxes, true_B4 = self._plan.architecture.boxes, shown.boxes_B4
         assert boxes is not None
         assert true_B4 is not None
-        found_B4 = to_edges(boxes_of_classes(self._outputs(), self._shown.labels_B.cpu(), boxes))
+        found_B4 = to_edges(boxes_of_classes(self._outputs(shown), shown.labels_B.cpu(), boxes))
         iou_B = overlaps(found_B4, true_B4.cpu()).tolist()
-        pixels_BHWC = self._shown.images_BHWC.cpu().numpy()
-        names = [self._class_names[label] for label in self._shown.labels_B.tolist()]
+        pixels_BHWC = shown.images_BHWC.cpu().numpy()
+        names = [self._class_names[label] for label in shown.labels_B.tolist()]
         found, true = found_B4.numpy(), [edges_4[None] for edges_4 in true_B4.cpu().numpy()]
         self._tracker.figure(
             "pictures/boxes.png", lambda: box_montage(list(pixels_BHWC), names, found, true, iou_B)

@@ -1,10 +1,10 @@
-"""The pictures of a training: inputs, curves, first-layer filters, predictions, confusion matrix.
+"""The pictures of a training: inputs, curves, predictions, confusion matrix, accuracy of each class.
 
-Shapes: B images, H and W sides of the crop in pixels, C = 3 (RGB), K classes, O output and I input channels.
+Shapes: B images, H and W sides of the crop in pixels, C = 3 (RGB), K classes.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -13,15 +13,16 @@ from matplotlib.figure import Figure
 
 from pipelines.loading.batch import Batch, to_input
 from pipelines.loading.loaders import EvalLoader, with_box
-from vgg.pictures.confusion import confusion_figure
+from vgg.pictures.confusion import class_accuracy_figure, confusion_figure
 from vgg.pictures.curves import training_curves
-from vgg.pictures.images import filter_montage, input_montage, prediction_montage
+from vgg.pictures.images import ShownPrediction, input_montage, prediction_montage
 from vgg.training.events import RunContext, Validated
 from vgg.training.validation import ValidationScores
 
 PICTURE_SECONDS = 30.0
 """Pictures are drawn at most this often, and once at the end: they take cores from a training on CPUs."""
-SHOWN_IMAGES = 24  # of a montage
+SHOWN_INPUTS = 24
+SHOWN_AT_RANDOM = 12
 
 
 class FigureSink(Protocol):
@@ -35,21 +36,28 @@ class TrainingPictures:
     """What is drawn is copied before: a tracker draws on a thread of its own."""
 
     def __init__(self, context: RunContext, tracker: FigureSink) -> None:
-        self._context, self._tracker = context, tracker
-        self._class_names = context.job.plan.manifest.class_names
-        self._shown = _validation_images(context)
+        self._context, self._tracker, self._plan = context, tracker, context.job.plan
+        self._class_names = self._plan.manifest.class_names
+        boxed = context.job.plan.recipe.model.boxes is not None
+        self._boxes_N4 = context.val_set.own_boxes().targets_N4 if boxed else None
+        images_N = np.arange(len(context.val_set)) if self._boxes_N4 is None else with_box(self._boxes_N4)
+        random = np.random.default_rng(self._plan.seed)
+        shown = random.choice(images_N, min(SHOWN_AT_RANDOM, len(images_N)), replace=False)
+        self._at_random = sorted(shown.tolist())
+        """Validation images that every picture shows; of a box net, those with a box."""
         self._latest: Validated | None = None
         """The last validation that is not drawn yet."""
         self._drawn_at = time.monotonic()
 
     def inputs(self, batch: Batch) -> None:
         """Show the first images of a batch as the net sees them, the training mean added back."""
-        rows = slice(0, SHOWN_IMAGES)
-        mean_C = np.asarray(self._context.job.plan.mean_rgb)
+        rows = slice(0, SHOWN_INPUTS)
+        mean_C = np.asarray(self._plan.mean_rgb)
         offset_BC = batch.offset_BC[rows].cpu().numpy() + mean_C
         pixels_BHWC = batch.images_BHWC[rows].cpu().numpy() + offset_BC[:, None, None, :]
         labels = [self._class_names[label] for label in batch.labels_B[rows].tolist()]
-        self._tracker.figure("pictures/inputs.png", lambda: input_montage(pixels_BHWC, labels))
+        title = f"{self._subject}: inputs as the net sees them"
+        self._tracker.figure("pictures/inputs.png", lambda: input_montage(pixels_BHWC, labels, title))
 
     def validated(self, event: Validated) -> None:
         """Draw this validation, unless others were drawn just before."""
@@ -62,53 +70,74 @@ class TrainingPictures:
         if self._latest is None:
             return
         event, self._latest, self._drawn_at = self._latest, None, time.monotonic()
-        figure = self._tracker.figure
-        first_layer = self._context.net.get_parameter("conv1_1.weight")
-        weights_OIHW = first_layer.detach().float().cpu().numpy().copy()
-        figure("pictures/curves.png", lambda: training_curves(event.losses, event.validations))
-        figure("pictures/filters.png", lambda: filter_montage(weights_OIHW))
+        title = self._title(event)
+        self._tracker.figure(
+            "pictures/curves.png", lambda: training_curves(event.losses, event.validations, title)
+        )
         self._draw_answers(event)
 
     def _draw_answers(self, event: Validated) -> None:
         """What the net answers for validation images."""
         assert isinstance(event.scores, ValidationScores)
         names, figure = self._class_names, self._tracker.figure
-        confidence_B, predicted_B = self._outputs().softmax(1).max(1)
-        pixels_BHWC = self._shown.images_BHWC.cpu().numpy()
-        true = [names[label] for label in self._shown.labels_B.tolist()]
-        predicted = [names[label] for label in predicted_B.tolist()]
-        counts_KK = event.scores.confusion_KK.numpy()
-        figure("pictures/confusion.png", lambda: confusion_figure(counts_KK, names))
-        figure(
-            "pictures/predictions.png",
-            lambda: prediction_montage(pixels_BHWC, true, predicted, confidence_B.tolist()),
+        counts_KK, title = event.scores.confusion_KK.numpy(), self._title(event)
+        worst, at_random = self._predictions(event.scores.worst), self._predictions(self._at_random)
+        figure("pictures/classes.png", lambda: class_accuracy_figure(counts_KK, names, title))
+        figure("pictures/confusion.png", lambda: confusion_figure(counts_KK, names, title))
+        figure("pictures/predictions.png", lambda: prediction_montage(worst, at_random, title))
+
+    @property
+    def _subject(self) -> str:
+        return f"{self._plan.architecture.configuration} on {self._plan.manifest.source}"
+
+    def _title(self, event: Validated) -> str:
+        """Net, data, protocol and result."""
+        last = event.validations[-1]
+        return (
+            f"{self._subject}, step {event.step:,}: single crop, Q = {self._plan.recipe.input.test_scale}, "
+            f"top-1 error {100 * (1 - last['top1']):.1f} % of {last['seen']:,} images"
         )
 
+    def _predictions(self, images: Sequence[int]) -> list[ShownPrediction]:
+        """What the net, as it is, takes these validation images for."""
+        if not images:
+            return []
+        batch = self._images(images)
+        confidence_B, predicted_B = self._outputs(batch).softmax(1).max(1)
+        rows = zip(
+            batch.images_BHWC.cpu().numpy(),
+            batch.labels_B.tolist(),
+            predicted_B.tolist(),
+            confidence_B.tolist(),
+            strict=True,
+        )
+        names = self._class_names
+        return [
+            ShownPrediction(pixels_HWC.copy(), names[true], names[guess], confidence)
+            for pixels_HWC, true, guess, confidence in rows
+        ]
+
     @torch.no_grad()
-    def _outputs(self) -> torch.Tensor:
-        """The net's outputs for the shown images, [B, K] float32 on the CPU."""
+    def _outputs(self, batch: Batch) -> torch.Tensor:
+        """The net's outputs for these images, [B, K] float32 on the CPU."""
         with self._context.precision.autocast():
-            outputs_BK = self._context.net(to_input(self._shown)).flatten(1)
+            outputs_BK = self._context.net(to_input(batch)).flatten(1)
         return outputs_BK.float().cpu()
 
-
-def _validation_images(context: RunContext) -> Batch:
-    """The validation images of the montage, spread over the split; of a box net, those with a box."""
-    recipe, worker = context.job.plan.recipe, context.worker
-    boxes_N4 = None if recipe.model.boxes is None else context.val_set.own_boxes().targets_N4
-    images_N = np.arange(len(context.val_set)) if boxes_N4 is None else with_box(boxes_N4)
-    count = min(SHOWN_IMAGES, len(images_N))
-    loader = EvalLoader(
-        context.val_set,
-        context.job.plan.manifest,
-        images_N[np.linspace(0, len(images_N) - 1, count).astype(np.int64)],
-        side=recipe.model.side,
-        scale=recipe.input.test_scale,
-        batch=count,
-        device=worker.device,
-        threads=worker.threads,
-        placement=context.job.layout.decode,
-        boxes_N4=boxes_N4,
-    )
-    with loader:
-        return next(loader)
+    def _images(self, images: Sequence[int]) -> Batch:
+        """The centre crops of some validation images."""
+        recipe, worker = self._plan.recipe, self._context.worker
+        loader = EvalLoader(
+            self._context.val_set,
+            self._plan.manifest,
+            np.asarray(images, np.int64),
+            side=recipe.model.side,
+            scale=recipe.input.test_scale,
+            batch=len(images),
+            device=worker.device,
+            threads=worker.threads,
+            placement=self._context.job.layout.decode,
+            boxes_N4=self._boxes_N4,
+        )
+        with loader:
+            return next(loader)

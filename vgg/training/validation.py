@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -17,6 +18,7 @@ from vgg.metrics.confusion import confusion_matrix
 from vgg.net.precision import MixedPrecision
 
 TOP = 5
+WORST = 12  # mistakes that are remembered
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class ValidationScores:
     """Mean cross-entropy in nats."""
     confusion_KK: torch.Tensor
     """Images by true class (row) and best-scored class (column), int64, on the CPU."""
+    worst: tuple[int, ...] = ()
+    """Indices into the split of this worker's mistakes with the highest loss, the worst first."""
 
     @property
     def top1_accuracy(self) -> float:
@@ -92,6 +96,7 @@ def validate(
     counts = torch.zeros(3, dtype=torch.int64, device=device)  # seen, top 1, top 5
     loss = torch.zeros((), dtype=torch.float64, device=device)
     confusion_KK = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+    wrong: list[tuple[torch.Tensor, np.ndarray]] = []
     for batch in batches:
         with precision.autocast():
             scores_BK = net(to_input(batch)).flatten(1)
@@ -101,11 +106,24 @@ def validate(
         counts += torch.stack(
             [torch.tensor(len(labels_B), device=device), (rank_B < 1).sum(), (rank_B < TOP).sum()]
         )
+        losses_B = F.cross_entropy(scores_BK, labels_B, reduction="none")
+        wrong.append((losses_B.masked_fill(rank_B < 1, -1), batch.images_B))
         loss += F.cross_entropy(scores_BK, labels_B, reduction="sum")
         confusion_KK += confusion_matrix(labels_B, scores_BK.argmax(1), classes)
     seen, top1, top5 = sum_over_workers(counts).tolist()
     mean_loss = sum_over_workers(loss).item() / max(seen, 1)
-    return ValidationScores(seen, top1, top5, mean_loss, sum_over_workers(confusion_KK).cpu())
+    confusion_KK = sum_over_workers(confusion_KK).cpu()
+    return ValidationScores(seen, top1, top5, mean_loss, confusion_KK, _worst(wrong))
+
+
+def _worst(wrong: Sequence[tuple[torch.Tensor, np.ndarray]]) -> tuple[int, ...]:
+    """Indices of the highest losses; those of images that are no mistakes are negative."""
+    if not wrong:
+        return ()
+    losses_N = torch.cat([losses_B for losses_B, _ in wrong]).cpu().numpy()
+    images_N = np.concatenate([images_B for _, images_B in wrong])
+    ordered = np.argsort(-losses_N, kind="stable")[:WORST]
+    return tuple(int(images_N[i]) for i in ordered if losses_N[i] >= 0)
 
 
 def describe(validation: Mapping[str, Any], class_names: Sequence[str]) -> str:
