@@ -73,7 +73,7 @@ def demo(options: Demo, folder: Path) -> None:
     cluster = running_cluster(folder, options.workers)  # starts while MLflow does
     show_command(exports(cluster))
     wait_for_mlflow(mlflow, folder)
-    number = len(list((folder / "runs").glob("*"))) + 1
+    number = len(list((folder / "runs").glob(f"{options.recipe}-*"))) + 1
     out = folder / "runs" / f"{options.recipe}-{number}"
     job = submit(options, cluster, mlflow.url, data, out)
     test = ["--data", str(data), "--protocols", "single-crop", "dense", "--track", mlflow.url]

@@ -18,12 +18,13 @@ from cli.errors import UserError
 from cli.files import require_writable
 from cli.program import program
 from vgg.pictures.curves import compared_curves
+from vgg.reporting.cards import cards
 from vgg.reporting.localisation_tables import TrackedBoxes, localisation_tables, tracked_boxes
 from vgg.reporting.render import to_html, to_markdown
 from vgg.reporting.tables import TrackedResult, best_by_data, other_tables, paper_tables, tracked_result
 from vgg.reporting.tracked_runs import learning_curves, tracked_runs
 from vgg.tracking import views
-from vgg.tracking.server import page_address, tracking_uri
+from vgg.tracking.server import tracking_uri, ui_page
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -67,7 +68,10 @@ def report(options: ReportOptions) -> None:
     contents = {
         "report.md": to_markdown(tables),
         "report.html": to_html(
-            tables, figure, f"{len(results) + len(boxes)} tests of experiment {options.experiment}"
+            tables,
+            figure,
+            f"{len(results) + len(boxes)} tests of experiment {options.experiment}",
+            cards(results, lambda run_id: ui_page(uri, f"experiments/{experiment_id}/runs/{run_id}")),
         ),
         "report.json": json.dumps([*map(_to_json, results), *map(_boxes_to_json, boxes)], indent=1),
     }
@@ -78,7 +82,7 @@ def report(options: ReportOptions) -> None:
     out.print(f"{len(results) + len(boxes)} tests: {options.out}/report.html, report.md, report.json")
     if options.log:
         run_id = _log(client, experiment_id, files)
-        page = f"{page_address(uri)}/#/experiments/{experiment_id}/runs/{run_id}"
+        page = ui_page(uri, f"experiments/{experiment_id}/runs/{run_id}")
         out.print(f"tracked at {page}")
         for what, link in views.links(uri, experiment_id, best_by_data(results)).items():
             out.print(f"{what}: {link}")

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from vgg.pictures.curves import Curve, compared_curves
-from vgg.reporting.render import ComparisonRow, ComparisonTable, to_html, to_markdown
+from vgg.reporting.render import Card, ComparisonRow, ComparisonTable, to_html, to_markdown
 
 TRAP = "<b>D</b> & 'E' | \"F\""
 
@@ -55,6 +55,40 @@ def test_cells_are_errors_and_their_difference(reference, ours, cells, kind):
     classes = [attributes.get("class") for tag, attributes in page.tags if tag == "td"]
     assert classes == [None, None, None, kind, "note"]
     assert to_markdown(tables).splitlines()[-1] == f"| D | {' | '.join(cells)} |  |"
+
+
+def test_rows_are_sorted_by_error_and_those_not_run_are_folded():
+    ran = [ComparisonRow(f"ours {error}", (25.0, None), (error, None)) for error in (30.0, 20.0)]
+    empty = [ComparisonRow(label, (1.0, None), None) for label in ("x", "y")]
+    tables = [
+        *table(ComparisonRow("not yet", (24.0, None), None), *ran),
+        ComparisonTable("Empty", "paper", tuple(empty)),
+    ]
+    text = to_html(tables, None, "tests")
+    expected = ("ours 20.0", "ours 30.0", "not run: 1 rows", "not yet", "not run: 2 rows")
+    order = [text.index(what) for what in expected]
+    assert order == sorted(order)
+    page = Page(text)
+    assert [tag for tag, _ in page.tags].count("details") == 2
+    (image,) = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert image["alt"].startswith("published top-1 errors")
+
+
+def test_a_card_says_what_is_best_and_where():
+    card = Card(
+        TRAP,
+        "net, dense, Q = 34",
+        1.374,
+        (0.59, 3.17),
+        "364",
+        "+0.4 from published",
+        "2 results",
+        "http://h/#/x",
+    )
+    page = Page(to_html([], None, "tests", [card]))
+    for text in (TRAP, "1.4 %", "top-1 error, 0.6 to 3.2 (364 images)", "net, dense, Q = 34"):
+        assert text in page.texts
+    assert ("a", {"href": "http://h/#/x"}) in page.tags
 
 
 def test_markdown_has_a_cell_for_each_column_whatever_the_text():

@@ -147,6 +147,12 @@ def test_a_nets_page_lists_every_protocol_by_data_set(mlflow_server, tracked):
         if configuration == "D"
     ]
     assert sorted(listed) == sorted(expected)
+    described = model.tags["mlflow.note.content"].splitlines()
+    rows = [line.split(" | ") for line in described if line.startswith(("| ILSVRC", "| Tiny"))]
+    assert [(row[0].removeprefix("| "), float(row[4])) for row in rows] == [
+        (data, pytest.approx(error, abs=0.005)) for data, error in sorted(expected)
+    ]
+    assert "| ILSVRC-2012 | multi-crop | 256, 384, 512 | 80 | " in model.tags["mlflow.note.content"]
 
 
 def test_an_ensemble_is_linked_to_all_its_nets(mlflow_server, tracked):
@@ -163,7 +169,11 @@ def test_published_twice_it_is_one_run(mlflow_server, tracked, tmp_path):
     publish(Folder(str(tmp_path)), tracked[1]["D", "dense"], mlflow_server.url, "report", kind="eval")
     client, _, after = runs(mlflow_server)
     assert len(after) == len(before)
-    run = one(after, net="net-D", protocol="dense", scales="256+384+512")
+    which = {"net": "net-D", "protocol": "dense", "scales": "256+384+512"}
+    run, earlier = one(after, **which), one(before, **which)
+    assert run.info.run_name == "D dense 256+384+512"
+    assert run.info.status == "FINISHED"
+    assert run.info.end_time == earlier.info.end_time, "the test took no longer for being repeated"
     assert len(client.get_metric_history(run.info.run_id, "top1_error")) == 1
 
 
@@ -191,6 +201,7 @@ def test_the_best_of_each_data_set_are_compared(mlflow_server, tracked):
     links = views.links("http://me:secret@host:5000/", where, best)
     assert len(links) == 3
     assert all(link.startswith("http://host:5000/#/") for link in links.values())
+    assert all("&workflowType=machine_learning" in link for link in links.values())
 
 
 class Cells(HTMLParser):

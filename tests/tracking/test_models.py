@@ -61,6 +61,7 @@ def test_the_model_is_linked_to_its_run_and_its_data(logged):
     assert points(client, run, "val/top1_accuracy") == [(6, 6 / 14), (7, 0.5)]
     assert model.name == "A-step-7"
     assert [(m.model_id, m.step) for m in run.outputs.model_outputs] == [(model.model_id, 7)]
+    assert model.tags["mlflow.note.content"].startswith("Configuration **A**, recipe **digits**, trained on **")
     (point,) = model.metrics
     assert (point.key, point.value, point.step) == ("val/top1_accuracy", 0.5, 7)
     assert (point.dataset_name, point.dataset_digest) == ("digits", "d" * 36)

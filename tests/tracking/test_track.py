@@ -75,7 +75,8 @@ def test_a_spool_of_an_earlier_version_is_delivered(server, info, tmp_path, monk
     track.main()
     client, run = run_of(server, info)
     assert capsys.readouterr().out == (
-        f"delivered: {server.url}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}\n"
+        f"delivered: {server.url}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+        "?workflowType=machine_learning\n"
     )
     assert points(client, run, "train/loss") == [(1, 2.0), (2, 1.0)]
     assert (run.info.status, run.info.end_time) == ("FINISHED", 1_700_000_000_004)

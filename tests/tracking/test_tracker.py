@@ -30,7 +30,8 @@ def test_everything_arrives(server, info, tmp_path):
     folder = client.download_artifacts(run.info.run_id, "", str(tmp_path))
     assert (tmp_path / "result.json").read_text() == "{}"
     assert (tmp_path / "pictures" / "curves.png").read_bytes().startswith(b"\x89PNG"), folder
-    assert tracker.sender.url == f"{server.url}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    page = f"{server.url}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    assert tracker.sender.url == f"{page}?workflowType=machine_learning"
 
 
 @pytest.mark.parametrize("spool", ["kept", "lost"])

@@ -2,12 +2,14 @@
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
 
+from vgg.pictures.dots import Dot, dot_plot
 from vgg.reporting.paper_results import Errors
 
 
@@ -19,6 +21,8 @@ class ComparisonRow:
     reference: Errors
     ours: Errors | None
     note: str = ""
+    interval: tuple[float, float] | None = None
+    """95 % interval of our top-1 error."""
 
     @property
     def difference(self) -> Errors | None:
@@ -40,21 +44,66 @@ class ComparisonTable:
     reference_name: str
     rows: tuple[ComparisonRow, ...]
 
+    @property
+    def run(self) -> list[ComparisonRow]:
+        """The rows with a result of ours, the lowest top-1 error first."""
+        return sorted((row for row in self.rows if row.ours), key=lambda row: (row.ours or (None,))[0] or 0.0)
+
+    @property
+    def not_run(self) -> list[ComparisonRow]:
+        """The rows without."""
+        return [row for row in self.rows if not row.ours]
+
+
+@dataclass(frozen=True)
+class Card:
+    """The best test of a data set, as the report shows it."""
+
+    data: str
+    best: str
+    """Net, protocol and scales."""
+    error: float
+    """Top-1, percent."""
+    interval: tuple[float, float] | None
+    images: str
+    distance: str
+    """From the published error, if one can be compared."""
+    tests: str
+    link: str
+
 
 def to_markdown(tables: Sequence[ComparisonTable]) -> str:
     """All tables, without the curves."""
     return _environment().get_template("report.md.jinja").render(tables=tables)
 
 
-def to_html(tables: Sequence[ComparisonTable], curves: Figure | None, subtitle: str) -> str:
+def to_html(
+    tables: Sequence[ComparisonTable], curves: Figure | None, subtitle: str, cards: Sequence[Card] = ()
+) -> str:
     """One page that needs no other file."""
-    curves_png = None
-    if curves is not None:
-        file = io.BytesIO()
-        curves.savefig(file, format="png", dpi=120)
-        curves_png = base64.b64encode(file.getvalue()).decode()
-    template = _environment().get_template("report.html.jinja")
-    return template.render(tables=tables, curves_png=curves_png, subtitle=subtitle)
+    dots = [
+        Dot(f"{re.split('[.,]', table.title)[0]}: {row.label}", row.reference[0], row.ours[0], row.interval)
+        for table in tables
+        for row in table.run
+        if row.ours is not None and row.ours[0] is not None and row.reference[0] is not None
+    ]
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            tables=tables,
+            cards=cards,
+            dots_png=_png(dot_plot(dots)) if dots else None,
+            curves_png=_png(curves) if curves is not None else None,
+            subtitle=subtitle,
+        )
+    )
+
+
+def _png(figure: Figure) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def format_errors(errors: Errors | None, *, sign: bool = False) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vgg.reporting.evaluation_run import ERROR_DIGITS
 from vgg.reporting.facts import Facts
 from vgg.reporting.paper_conditions import (
     CLASSES,
@@ -95,7 +96,13 @@ def _unedited_facts(run: "Run") -> Facts | None:
     """None if they, or the errors, are not those that the test was tracked with."""
     facts, metrics = Facts.from_tags(run.data.tags), run.data.metrics
     unedited = facts is not None and run.data.params.get("facts_sha256") == facts.digest
-    return facts if unedited and _errors(run) == (metrics["top1_error"], metrics["top5_error"]) else None
+    shown = metrics["top1_error"], metrics["top5_error"]
+    # Earlier versions did not round.
+    agrees = shown in (
+        _errors(run),
+        tuple(round(error, ERROR_DIGITS) for error in _errors(run) if error is not None),
+    )
+    return facts if unedited and agrees else None
 
 
 def paper_tables(results: Sequence[TrackedResult]) -> list[ComparisonTable]:
@@ -107,7 +114,7 @@ def paper_tables(results: Sequence[TrackedResult]) -> list[ComparisonTable]:
         for row in table.rows:
             ours = of_row.get(row.key) if row.key is not None else None
             errors, note = (ours.errors, ours.note) if ours else (None, "")
-            rows.append(ComparisonRow(row.label, row.errors, errors, note))
+            rows.append(ComparisonRow(row.label, row.errors, errors, note, ours.interval if ours else None))
         tables.append(ComparisonTable(f"Table {table.number}. {table.title}", "paper", tuple(rows)))
     return tables
 
@@ -151,7 +158,7 @@ def _row(result: TrackedResult) -> ComparisonRow:
     else:
         notes += _unusual(result)
     label = f"{' + '.join(result.key.nets)}, {result.key.protocol}, Q = {scales}"
-    return ComparisonRow(label, reference(result.facts), result.errors, "; ".join(notes))
+    return ComparisonRow(label, reference(result.facts), result.errors, "; ".join(notes), result.interval)
 
 
 def _unusual(result: TrackedResult) -> list[str]:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from vgg.net.architecture import Architecture
 from vgg.net.module import VGG
 from vgg.tracking.mlflow_client import Undeliverable, own_work, upload_timeout
+from vgg.tracking.model_page import describe
 from vgg.tracking.run_info import RunInfo
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def log_model(client: "MlflowClient", run: "Run", info: RunInfo, event: dict[str
             run.info.experiment_id,
             name=f"{event['about']['architecture']['configuration']}-step-{step}",
             source_run_id=run_id,
-            tags={"step": str(step), "weights_sha256": digest},
+            tags=_model_tags(info, event),
         )
     if model.status == LoggedModelStatus.READY:
         return
@@ -67,6 +68,19 @@ def log_model(client: "MlflowClient", run: "Run", info: RunInfo, event: dict[str
     times = {key: _logged_time_ms(client, run_id, key, step) or event["time"] for key in event["metrics"]}
     client.log_batch(run_id, metrics=_dataset_metrics(run_id, event["metrics"], times, step, info, model))
     _upload_model(client, model, event["about"], file)
+    describe(client, model.model_id)
+
+
+def _model_tags(info: RunInfo, event: dict[str, Any]) -> dict[str, str]:
+    """What a net is found by, and what its page says of it."""
+    about = event["about"]
+    return {
+        "step": str(event["step"]),
+        "weights_sha256": event["weights_sha256"],
+        "configuration": about["architecture"]["configuration"],
+        "recipe": str(about.get("recipe_name", "")),
+        "data": info.data_name,
+    }
 
 
 def _upload_model(client: "MlflowClient", model: "LoggedModel", about: dict[str, Any], file: Path) -> None:
@@ -135,6 +149,8 @@ def log_scores(client: "MlflowClient", run: "Run", info: RunInfo, event: dict[st
     times = dict.fromkeys(values, event["time"])
     model = models[0] if len(models) == 1 else None
     client.log_batch(run_id, metrics=_dataset_metrics(run_id, values, times, 0, info, model))
+    if model is not None:
+        describe(client, model.model_id)
 
 
 def _find_model(client: "MlflowClient", experiment_id: str, weights_sha256: str) -> "LoggedModel | None":

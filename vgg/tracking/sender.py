@@ -25,6 +25,7 @@ from vgg.tracking.mlflow_client import (
     translated_errors,
 )
 from vgg.tracking.run_info import RunInfo
+from vgg.tracking.server import ui_page
 from vgg.tracking.spool import Spool
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Sender:
             raise ServerUnavailable(f"it rejects the run: {rejected}") from rejected
         delivery = Delivery(client, run, self.info, self.spool)
         delivery.describe_run()
-        self.url = f"{self.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+        self.url = ui_page(self.uri, f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}")
         return delivery
 
     def _end_cut_off(self) -> None:

@@ -30,6 +30,11 @@ def page_address(uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//", uri).rstrip("/")
 
 
+def ui_page(uri: str, route: str) -> str:
+    """Address of a page of the server's UI in the mode that shows Runs and Models, which its default hides."""
+    return f"{page_address(uri)}/#/{route}{'&' if '?' in route else '?'}workflowType=machine_learning"
+
+
 def _is_server(address: str) -> bool:
     """Whether it is http:// or https://, a host, perhaps a port and a path, and nothing else."""
     if not address.isprintable() or any(letter in address for letter in " ?#\\"):

@@ -104,12 +104,13 @@ def run_info(context: RunContext) -> RunInfo:
     return RunInfo(
         uid=job.uid,
         experiment=job.experiment,
-        name=plan.recipe_name + (" (overridden)" if changes else ""),
+        name=f"{plan.architecture.configuration} {plan.recipe_name}{' (overridden)' if changes else ''}",
         tags={
             "kind": "train",
             "recipe": plan.recipe_name,
             "recipe.difference": json.dumps(changes),
             "configuration": plan.architecture.configuration,
+            "data": plan.manifest.source,
             ATTEMPT_TAG: job.attempt,
         },
         params={**recipe, **layout, **rest, **versions},

@@ -5,19 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from vgg.tracking.server import page_address
+from vgg.tracking.server import ui_page
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-VIEW_NAME = "vgg"
+VIEW_NAME, CHARTS_NAME = "vgg", "vgg-charts"
 
 # Columns of the runs table: which configuration, which protocol, how far from the paper.
 COLUMNS = (
-    "tags.`kind`",
+    "tags.`data`",
     "tags.`configuration`",
     "tags.`protocol`",
-    "tags.`scales`",
+    "tags.`Q`",
     "metrics.`top1_error`",
     "metrics.`top5_error`",
     "metrics.`top1_error_over_published`",
@@ -67,18 +67,24 @@ VIEW_STATE: dict[str, Any] = {
 }
 
 
+BY_DATA_SET = {"aggregateFunction": "min", "groupByKeys": [{"mode": "dataset", "groupByData": "dataset"}]}
+
+
 def save_view(client: "MlflowClient", experiment_id: str) -> None:
-    """Store the view in the experiment, as MLflow's "share view" does."""
-    client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{VIEW_NAME}", json.dumps(VIEW_STATE))
+    """Store the views in the experiment, as MLflow's "share view" does: the table grouped by data set, and the
+    charts, which would show groups in place of runs, without groups."""
+    for name, state in ((VIEW_NAME, {**VIEW_STATE, "groupBy": BY_DATA_SET}), (CHARTS_NAME, VIEW_STATE)):
+        client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{name}", json.dumps(state))
 
 
 def links(uri: str, experiment_id: str, best: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Addresses of MLflow's pages by what they show. `best`: ids of runs by data set, the best test first."""
-    runs = f"{page_address(uri)}/#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_NAME}"
-    found = {"all runs with these columns": runs, "as charts": f"{runs}&compareRunsMode=CHART"}
+    runs = ui_page(uri, f"experiments/{experiment_id}/runs?viewStateShareKey={VIEW_NAME}")
+    charts = f"experiments/{experiment_id}/runs?viewStateShareKey={CHARTS_NAME}&compareRunsMode=CHART"
+    found = {"all runs with these columns": runs, "as charts": ui_page(uri, charts)}
     for data, tests in best.items():
         if len(tests) > 1:
             ids = json.dumps(list(tests[:MAX_COMPARED_TESTS]), separators=(",", ":"))
             compared = quote(f'runs={ids}&experiments=["{experiment_id}"]', safe="=&")
-            found[f"the best on {data} beside each other"] = f"{page_address(uri)}/#/compare-runs?{compared}"
+            found[f"the best on {data} beside each other"] = ui_page(uri, f"compare-runs?{compared}")
     return found

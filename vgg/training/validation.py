@@ -64,7 +64,7 @@ class ValidationScores:
         found = {
             "val/loss": self.loss,
             "val/top1_accuracy": self.top1_accuracy,
-            "val/top1_error": 100 * (1 - self.top1_accuracy),
+            "val/top1_error": round(100 * (1 - self.top1_accuracy), 3),
             "val/majority_share": self.majority_share,
         }
         if self.top5_accuracy is not None:
