@@ -17,8 +17,11 @@ def run_info(
     result: dict[str, Any], posteriors: Posteriors, posteriors_uri: str, *, experiment: str
 ) -> RunInfo:
     """Description of the run. Its id is derived from posteriors and name: the same result is the same run."""
-    provenance, facts = posteriors.provenance, Facts.of(posteriors)
-    scales = "+".join(map(str, result["scales"]))
+    provenance, facts, scales = (
+        posteriors.provenance,
+        Facts.of(posteriors),
+        "+".join(map(str, result["scales"])),
+    )
     tested = f"{result['net']} {result['protocol']} {scales}"
     uid = hashlib.sha256(
         f"{result['posteriors_sha256']} {tested} {result['kind']} {result['identity']}".encode()
@@ -42,7 +45,9 @@ def run_info(
         tags={
             **shared,
             "kind": result["kind"],
-            **{"scales": scales, "Q": scales.replace("+", ", "), "data": provenance.source},
+            "scales": scales,
+            "Q": scales.replace("+", ", "),
+            "data": provenance.source,
             "tested": " ".join(_nets(provenance)),
             "classes": str(len(provenance.classes)),
             **facts.to_tags(),
