@@ -17,11 +17,8 @@ def run_info(
     result: dict[str, Any], posteriors: Posteriors, posteriors_uri: str, *, experiment: str
 ) -> RunInfo:
     """Description of the run. Its id is derived from posteriors and name: the same result is the same run."""
-    provenance, facts, scales = (
-        posteriors.provenance,
-        Facts.of(posteriors),
-        "+".join(map(str, result["scales"])),
-    )
+    provenance, facts = posteriors.provenance, Facts.of(posteriors)
+    scales = "+".join(map(str, result["scales"]))
     tested = f"{result['net']} {result['protocol']} {scales}"
     uid = hashlib.sha256(
         f"{result['posteriors_sha256']} {tested} {result['kind']} {result['identity']}".encode()
@@ -33,11 +30,7 @@ def run_info(
         "images": str(result["images"]),
         "identity": result["identity"],
     }
-    members = [member for member, _ in provenance.members]
-    shared["average"] = " ".join(sorted({member.average for member in members}))
-    shared["precision"] = " ".join(sorted({member.precision for member in members}))
-    grids = {str(member.grid) for member in members if member.protocol == "multi-crop"}
-    shared["grid"] = " ".join(sorted(grids))
+    shared |= _settings(provenance)
     return RunInfo(
         uid=uid,
         experiment=experiment,
@@ -67,6 +60,17 @@ def run_info(
         data_context="evaluation",
         started=unix_time_ms(),
     )
+
+
+def _settings(provenance: Provenance) -> dict[str, str]:
+    """How the members were scored."""
+    members = [member for member, _ in provenance.members]
+    grids = {str(member.grid) for member in members if member.protocol == "multi-crop"}
+    return {
+        "average": " ".join(sorted({member.average for member in members})),
+        "precision": " ".join(sorted({member.precision for member in members})),
+        "grid": " ".join(sorted(grids)),
+    }
 
 
 def metrics(posteriors: Posteriors, accuracy: Accuracy) -> dict[str, float]:
