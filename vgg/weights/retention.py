@@ -53,6 +53,22 @@ def names(run: Folder) -> list[str]:
     return [name for name in there if not run.exists(f"checkpoints/{name}")]  # a file of that name is a stray
 
 
+def step_of(name: str) -> int:
+    """The step of the checkpoint of this name."""
+    return int(name.removeprefix("step-"))
+
+
+def kept(run: Folder) -> dict[str, list[str]]:
+    """Name -> why it is kept, for people; the newest two are those that are complete."""
+    uses: dict[str, list[str]] = {}
+    complete = [name for name in names(run) if run.exists(f"checkpoints/{name}/manifest.json")]
+    for name in complete[-GENERATIONS:]:
+        uses.setdefault(name, []).append("newest")
+    if (best := read_index(run).get("best")) is not None:
+        uses.setdefault(best, []).append("best")
+    return uses
+
+
 def read_index(run: Folder) -> dict[str, str]:
     """Names of the `last` and the `best` checkpoint of a run; empty if it has none.
 
@@ -111,6 +127,11 @@ def open_checkpoint(uri: str, flag: str = "", *, underway: bool = False) -> Chec
     if not index:
         raise UserError(f"{folder.described} is neither a checkpoint nor a run's folder with checkpoints")
     return read(folder.child(f"checkpoints/{index['best']}"))
+
+
+def rebuild_index(run: Folder) -> None:
+    """Write the index anew, from the checkpoints that are there."""
+    run.write_json(INDEX, _rebuilt_index(run))
 
 
 def _rebuilt_index(run: Folder) -> dict[str, str]:

@@ -1,0 +1,54 @@
+"""What lies in a run's `checkpoints` folder: listed, verified byte by byte, pruned."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipelines.storage.folder import Folder
+from vgg.weights import retention
+from vgg.weights.checkpoint import DamagedCheckpoint, NoCheckpoint, read, read_metadata
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checkpoint's folder."""
+
+    name: str
+    step: int
+    uses: tuple[str, ...]
+    """Why it is kept: newest, best."""
+    top1: float | None
+    """Accuracy of its validation, a fraction; None if it was not validated."""
+    problem: str | None
+    """Why it cannot be resumed from."""
+
+
+def entries(run: Folder, *, verify: bool = False) -> Iterator[Entry]:
+    """The checkpoints of a run, the oldest first. `verify`: read all of each and compare the digests, not of
+    its `state.json` alone."""
+    kept = retention.kept(run)
+    for name in retention.names(run):
+        folder = run.child(f"checkpoints/{name}")
+        top1, problem = None, None
+        try:
+            metadata = read(folder).metadata if verify else read_metadata(folder)
+            step = retention.step_of(name)
+            found = [v["top1"] for v in metadata.get("validations", []) if v["step"] == step]
+            top1 = found[-1] if found else None
+        except (NoCheckpoint, DamagedCheckpoint) as error:
+            problem = str(error)
+        yield Entry(name, retention.step_of(name), tuple(kept.get(name, ())), top1, problem)
+
+
+def prune(run: Folder) -> list[str]:
+    """Delete what is not kept; the names. Damaged checkpoints go if a sound one remains among the kept."""
+    found = list(entries(run, verify=True))
+    sound = [entry for entry in found if entry.problem is None]
+    if not sound:  # somebody may still restore one
+        return []
+    gone = [entry.name for entry in found if entry.problem is not None or not entry.uses]
+    named = set(retention.read_index(run).values())
+    for name in gone:
+        run.delete(f"checkpoints/{name}")
+    if named & set(gone):
+        retention.rebuild_index(run)
+    return gone
