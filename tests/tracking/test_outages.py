@@ -16,8 +16,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from mlflow import MlflowClient
 
+from cluster.processes import free_port
 from tests.conftest import ROOT
 from tests.tracking.runs import DELIVERY_SECONDS, points, run_of
+from vgg.tracking import tracker
 from vgg.tracking.spool import Spool
 from vgg.tracking.tracker import Tracker
 
@@ -63,6 +65,16 @@ def test_a_server_that_accepts_connections_and_never_answers_does_not_delay_the_
         began = time.monotonic()
         assert not tracker.close("FINISHED", 1)
         assert time.monotonic() - began < 20  # MLflow's request time-out is 120 seconds
+
+
+def test_a_server_that_is_away_delays_the_end_by_seconds(info, tmp_path, monkeypatch):
+    """Not by what one may take that answers; how the rest is delivered is told."""
+    monkeypatch.setattr(tracker, "AWAY_SECONDS", 0.5)
+    run = Tracker(tmp_path, f"http://127.0.0.1:{free_port()}", info)
+    began = time.monotonic()
+    assert not run.close("FINISHED", 600)
+    assert time.monotonic() - began < 60
+    assert f"python -m vgg.track {tmp_path} --uri http://127.0.0.1:" in run.undelivered
 
 
 def test_a_slow_store_is_waited_for(server, info, tmp_path):

@@ -32,7 +32,7 @@ def told(digits, tmp_path):
 
 
 def steps(step: int) -> StepsDone:
-    return StepsDone(step, (2.0, 1.5), 0.01, 4.0, 0.0)
+    return StepsDone(step, (2.0, 1.5), 3.0, 0.01, 4.0, 0.0)
 
 
 def test_a_log_has_the_first_step_soon_another_then_a_line_a_minute_and_the_last(told, capsys, monkeypatch):

@@ -2,9 +2,11 @@
 
 import math
 import time
+from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
 
+from vgg.training.divergence import STUCK_STEPS, stuck
 from vgg.training.events import Event, RunContext, Started, StepsDone, Validated
 from vgg.training.validation import describe
 
@@ -31,6 +33,8 @@ class RunLog:
     def __init__(self, context: RunContext) -> None:
         self._context, self._plan = context, context.job.plan
         self._next_line_at, self._silence = -math.inf, SECONDS_TO_SECOND_LINE
+        self._losses: deque[float] = deque(maxlen=STUCK_STEPS)
+        self._warned = self._plan.architecture.boxes is not None  # their loss is another
 
     def handle(self, event: Event) -> None:
         """Print what the event says."""
@@ -39,6 +43,7 @@ class RunLog:
                 self._print_start()
             case StepsDone():
                 self._print_steps(event)
+                self._warn_if_stuck(event)
             case Validated(step):
                 line = describe(event.validations[-1], self._plan.manifest.class_names)
                 print_line(f"validation at step {step:,}: {line}")
@@ -63,6 +68,12 @@ class RunLog:
             print_line(f"resumed from step {context.resumed_from:,} of {context.job.out}")
         if context.job.tracking_uri is None:
             print_line("not tracked: give --track or set MLFLOW_TRACKING_URI")
+
+    def _warn_if_stuck(self, event: StepsDone) -> None:
+        self._losses.extend(event.losses)
+        if not self._warned and (warning := stuck(list(self._losses), self._plan.architecture.classes)):
+            self._warned = True
+            print_line(f"warning: {warning}")
 
     def _print_steps(self, event: StepsDone) -> None:
         steps, plan = len(event.losses), self._plan

@@ -30,6 +30,8 @@ from vgg.weights.state import weights_sha256
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 SYSTEM_SAMPLE_SECONDS = 10.0
+AWAY_SECONDS = 10.0
+"""How long the end of a run waits for a server that does not answer."""
 
 
 class Tracker:
@@ -119,14 +121,15 @@ class Tracker:
         self.spool.append(event)
 
     def close(self, status: Status, timeout_seconds: float) -> bool:
-        """End the run. Whether all was delivered within the timeout; the rest stays in the spool."""
+        """End the run. Whether all was delivered within the timeout, or, of a server that is away, within
+        `AWAY_SECONDS`; the rest stays in the spool."""
         deadline = time.monotonic() + timeout_seconds
         self._closing.set()
         _, undrawn = futures.wait(self._undrawn_figures, timeout_seconds)
         self._figure_thread.shutdown(wait=False)
         self.spool.append({"kind": "status", "status": status, "time": unix_time_ms()})
         self.sender.finish.set()
-        self._sender_thread.join(max(0.0, deadline - time.monotonic()))
+        self._join_sender(deadline)
         if not self.sender.done:
             self.sender.abandon()
             self._problem = self.sender.problem or f"it took longer than {timeout_seconds:g} s"
@@ -137,6 +140,14 @@ class Tracker:
         if lost := self.spool.lost_at_the_end():
             print_message(f"not all of the run is tracked: {lost}")
         return self._problem is None
+
+    def _join_sender(self, deadline: float) -> None:
+        answered = now = time.monotonic()
+        while self._sender_thread.is_alive() and now < min(deadline, answered + AWAY_SECONDS):
+            self._sender_thread.join(0.1)
+            now = time.monotonic()
+            if self.sender.problem is None:
+                answered = now
 
     @property
     def undelivered(self) -> str:

@@ -60,6 +60,7 @@ class TrainingRun:
             self._tracker.metrics(step, {"train/loss": loss})
         points = {
             "train/lr": event.lr,
+            "train/gradient_norm": event.gradient_norm,
             "train/epoch": self._plan.epochs(event.step),
             "train/images_per_s": steps * self._plan.recipe.train.batch / event.seconds,
             "train/data_wait_share": event.data_wait_seconds / event.seconds,

@@ -53,6 +53,8 @@ class StepsDone:
     """Updates made in all."""
     losses: tuple[float, ...]
     """Mean loss of each: in nats, or see `BoxScores.loss`."""
+    gradient_norm: float
+    """L2 norm of the last one's gradient, without weight decay."""
     lr: float
     seconds: float
     data_wait_seconds: float

@@ -11,18 +11,19 @@
 Shapes: b rows of the global batch on this worker, F hidden units, L leaves of the batch.
 """
 
-import math
 from contextlib import AbstractContextManager, closing, nullcontext
 
 import torch
 
 from cli.errors import Failure, UserError
-from cluster.collectives import broadcast, first_problem, sum_over_workers
+from cluster.collectives import broadcast, first_problem
 from cluster.layout import Worker
 from cluster.parallel.choose import gradient_reducer
 from cluster.parallel.reducer import GradientReducer
 from pipelines.loading.batch import to_input
 from vgg.net.precision import set_gpu_numerics
+from vgg.training.accounting import Window, summed
+from vgg.training.divergence import divergence
 from vgg.training.dropout import MaskSource
 from vgg.training.events import (
     Event,
@@ -154,20 +155,24 @@ class Training:
                 state.step += 1
                 if state.step < self.tell_at and not self._saves():
                     continue
-                losses = sum_over_workers(torch.stack(pending)).double().sum(1).float().tolist()
+                window = summed(pending, self.hits, self.net)
                 pending.clear()
-                if not all(map(math.isfinite, losses)):
-                    return self._diverged(losses)
-                state.losses += losses
-                state.add_hits(int(sum_over_workers(self.hits)))
-                self.hits.zero_()
-                seconds, waited = self.timer.stop(len(losses))
-                self.tell_at = next_told(state.step, self.recipe.train.log_steps, seconds / len(losses))
-                self._tell(StepsDone(state.step, tuple(losses), lr, seconds, waited))
+                if not window.finite:
+                    return self._diverged(window.losses)
+                self._account(window, lr)
                 if self._saves() and (problem := self._save(best=self._validates() and self._validate(lr))):
                     return problem
                 self.timer.restart()
         return None
+
+    def _account(self, window: Window, lr: float) -> None:
+        """Add the updates just made to the history, and tell them."""
+        state, steps = self.state, len(window.losses)
+        state.losses += window.losses
+        state.add_hits(window.hits)
+        seconds, waited = self.timer.stop(steps)
+        self.tell_at = next_told(state.step, self.recipe.train.log_steps, seconds / steps)
+        self._tell(StepsDone(state.step, tuple(window.losses), window.gradient_norm, lr, seconds, waited))
 
     def _masks(self) -> MaskSource:
         dropout, hidden, precision = self.recipe.model.dropout, self.net.hidden, self.precision
@@ -226,15 +231,11 @@ class Training:
         return closing(CheckpointWriter(self.folder, self.lease.check))
 
     def _diverged(self, losses: list[float]) -> str:
-        first = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
-        step = self.state.step - len(losses) + first + 1
+        said = divergence(losses, self.state.step, self.plan, self.data.train_set)
         kept = self._finish_writing()  # what is said to be kept is
         if kept is None and self.saved_step is not None:
             kept = f"the checkpoint of step {self.saved_step} is kept in {self.folder.uri}"
-        return (
-            f"the loss became {losses[first]} at step {step}: lower --optim.lr or choose another "
-            f"--model.initialisation; {kept or 'no checkpoint had been saved before it'}"
-        )
+        return f"{said}; {kept or 'no checkpoint had been saved before it'}"
 
     def _tell(self, event: Event) -> None:
         for observer in self.observers:
