@@ -14,7 +14,18 @@ SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scrip
 COMMANDS = [
     *(
         f"vgg.{name}"
-        for name in ("train", "evaluate", "ensemble", "predict", "report", "track", "study", "export")
+        for name in (
+            "train",
+            "evaluate",
+            "ensemble",
+            "predict",
+            "report",
+            "track",
+            "checkpoints",
+            "study",
+            "export",
+            "localise",
+        )
     ),
     *(f"pipelines.{name}" for name in ("pack", "inspect", "stage")),
     "cluster.local",

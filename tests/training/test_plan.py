@@ -79,9 +79,11 @@ def test_difference_is_from_the_recipe_of_that_name(digits):
 
 
 def test_data_without_a_split(digits):
-    splits = read_manifest(digits).splits
+    manifest = read_manifest(digits)
+    assert manifest.boxes is not None
+    boxes = replace(manifest.boxes, images={"train": manifest.boxes.images["train"]})
     with pytest.raises(UserError, match="no images in split 'val'"):
-        resolve(digits, splits={"train": splits["train"]})
+        resolve(digits, splits={"train": manifest.splits["train"]}, boxes=boxes)
 
 
 class TestEarlierVersions:
