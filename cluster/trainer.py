@@ -24,7 +24,7 @@ from cli.errors import Failure
 from cluster.capacity import Resources, wait_for_room
 from cluster.connection import connect
 from cluster.layout import Layout, Worker
-from cluster.listening import listening, teller
+from cluster.listening import Teller, listening
 
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
@@ -48,10 +48,10 @@ def run(
     # controller shares, it neither meets an outage of the run's store nor is left there.
     with (
         TemporaryDirectory(prefix="ray-train-", ignore_cleanup_errors=True) as own_state,
-        listening(listener) as queue,
+        listening(listener) as mailbox,
         _address_for_ray_train(),
     ):
-        config = {"loop": loop, "job": job, "threads": int(resources["CPU"]), "queue": queue}
+        config = {"loop": loop, "job": job, "threads": int(resources["CPU"]), "mailbox": mailbox}
         trainer = _trainer(config, layout, resources, own_state)
         try:
             return trainer.fit().return_value  # type: ignore[attr-defined]  # annotated for Train V1
@@ -103,15 +103,20 @@ def _trainer(config: dict[str, Any], layout: Layout, resources: Resources, own_s
 def _on_worker(config: dict[str, Any]) -> Any:
     context = ray.train.get_context()
     torch.set_num_threads(config["threads"])
+    tell = None if config["mailbox"] is None else Teller(config["mailbox"])
     worker = Worker(
         rank=context.get_world_rank(),
         world=context.get_world_size(),
         local_rank=context.get_local_rank(),
         device=ray.train.torch.get_device(),
         threads=config["threads"],
-        tell=teller(config["queue"]),
+        tell=tell,
     )
-    return config["loop"](worker, config["job"])
+    try:
+        return config["loop"](worker, config["job"])
+    finally:
+        if tell is not None:
+            tell.flush()
 
 
 def _last_line(error: BaseException) -> str:

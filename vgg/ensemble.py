@@ -11,7 +11,7 @@ import tyro
 from cli.command import arguments, exit_codes
 from cli.errors import UserError
 from cli.program import program
-from pipelines.storage.apart import require_apart
+from pipelines.storage.apart import require_different
 from pipelines.storage.folder import Folder
 from vgg.metrics.accuracy import Accuracy, accuracy
 from vgg.reporting.publish import publish
@@ -55,7 +55,7 @@ def ensemble(options: EnsembleOptions) -> EvaluationResult:
     uri = tracking_uri(options.track)
     out = Folder(options.out, "--out")
     for path in options.results:
-        require_apart(out, Folder(_folder_and_file(path)[0], "RESULT"))
+        require_different(out, Folder(_folder_and_file(path)[0], "RESULT"))
     candidates = [read_posteriors(path) for path in options.results]
     _require_different(candidates, options.results)
     if options.best_pair:

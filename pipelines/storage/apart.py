@@ -15,6 +15,12 @@ def require_apart(written: Folder, read: Folder, *, either_way: bool = False) ->
             raise UserError(f"{inner.described} {relation} {outer.described}: choose a folder of its own")
 
 
+def require_different(written: Folder, read: Folder) -> None:
+    """UserError where a command would write over what it reads."""
+    if _lies_in(written, read) and _lies_in(read, written):
+        raise UserError(f"{written.described} is {read.described}: choose a folder of its own")
+
+
 def _lies_in(inner: Folder, outer: Folder) -> bool:
     if inner.fs != outer.fs:
         return False
