@@ -31,7 +31,8 @@ class Teller:
     """Sends messages from a worker without waiting for the cluster."""
 
     def __init__(self, mailbox: Any) -> None:
-        self._mailbox, self._last = mailbox, None
+        self._mailbox = mailbox
+        self._last: Any = None
 
     def __call__(self, message: Any) -> None:
         """Send a message."""
@@ -50,7 +51,7 @@ def listening(listener: Callable[[Any], None] | None) -> Iterator[Any]:
     if listener is None:
         yield None
         return
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
     ended = threading.Event()
     thread = threading.Thread(target=_hand_on, args=(mailbox, listener, ended), name="listening", daemon=True)
     thread.start()
@@ -66,9 +67,7 @@ def _hand_on(mailbox: Any, listener: Callable[[Any], None], ended: threading.Eve
     try:
         last = False
         while not last:
-            last = ended.wait(
-                POLL_SECONDS
-            )  # before the messages are taken: what was told until then is handed on
+            last = ended.wait(POLL_SECONDS)  # read first: what was told until then is taken below
             for message in ray.get(mailbox.take.remote()):
                 listener(message)
     except RayError:  # the cluster is gone, which the workers' end tells
