@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from mlflow.tracking._tracking_service import utils as mlflow_utils
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -59,6 +60,7 @@ def no_server(monkeypatch):
     """Patience of no time, and no server at the address."""
     for name in ("FIRST_CONTACT", "UNDERWAY"):
         monkeypatch.setattr(opening, name, replace(getattr(opening, name), seconds=0.0))
+    monkeypatch.setattr(mlflow_utils, "_tracking_uri", None)  # that of an earlier test precedes the variable
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
 
