@@ -25,7 +25,7 @@ from vgg.testing import posteriors
 from vgg.weights.open_run import open_run
 
 NODES = 2 * 5
-FIRST_STATE = "first-state.json"
+FIRST = "first"
 
 
 def records(out: Path) -> dict[str, dict]:
@@ -51,12 +51,14 @@ def finished(ray_cluster, digits, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("study") / "out"
     with pytest.raises(Failure, match=r"bad\.0 failed: the loss became .*its log: .*logs/bad\.0\.log"):
         run_study(small_study(with_bad=True), options(out, digits))
-    shutil.copy(out / "state.json", out.parent / FIRST_STATE)  # a repeated study writes its own
+    first = out.parent / FIRST  # a repeated study writes its own
+    shutil.copytree(out / "report", first / "report")
+    shutil.copy(out / "state.json", first)
     return out
 
 
 def test_a_failure_stops_only_what_depends_on_it(finished):
-    states = json.loads((finished.parent / FIRST_STATE).read_text())["states"]
+    states = json.loads((finished.parent / FIRST / "state.json").read_text())["states"]
     stopped = {name: state for name, state in states.items() if state != "done"}
     assert stopped == {"bad.0": "failed", "bad.1": "failed", "test-bad.0": "not run", "test-bad.1": "not run"}
     assert len(records(finished)) == NODES
@@ -83,8 +85,9 @@ def test_the_fusion_is_of_the_tests(finished):
 
 
 def test_the_report_has_every_test_with_mean_and_spread(finished):
-    text = (finished / "report" / "report.md").read_text()
-    tests = {(t["step"], t["protocol"]): t["top1_error"] for t in report(finished)["tests"]}
+    first = finished.parent / FIRST
+    text = (first / "report" / "report.md").read_text()
+    tests = {(t["step"], t["protocol"]): t["top1_error"] for t in report(first)["tests"]}
     assert set(tests) == {
         *((step, protocol) for step in ("first", "second") for protocol in ("single-crop", "dense")),
         ("fuse", "dense"),
@@ -94,7 +97,7 @@ def test_the_report_has_every_test_with_mean_and_spread(finished):
     assert f"| first, dense, single | 34 | {mean:.2f} ± {spread:.2f} |" in text
     assert "Not done: bad.0, test-bad.0, bad.1, test-bad.1." in text
     assert "first less second" in text
-    html = (finished / "report" / "report.html").read_text()
+    html = (first / "report" / "report.html").read_text()
     assert f"{mean:.2f} ± {spread:.2f}" in html
     assert "data:image/png" in html
 
