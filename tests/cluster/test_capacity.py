@@ -67,6 +67,7 @@ def test_cores_of_a_worker_that_were_not_asked_for(device, nodes, cores):
 
 @pytest.fixture
 def connected(ray_cluster):
+    ray.shutdown()
     ray.init(address=ray_cluster.head.address, log_to_driver=False)
     yield
     ray.shutdown()

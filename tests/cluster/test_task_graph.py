@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import ray
 
 from cli.errors import Failure, UserError
 from cluster.connection import connect
@@ -43,7 +44,8 @@ def run(ray_cluster):
     def run(*tasks: GraphTask) -> list[Snapshot]:
         return list(run_graph(tasks))
 
-    return run
+    yield run
+    ray.shutdown()
 
 
 def task(name: str, call, *after: str, retries: int = 0) -> GraphTask:

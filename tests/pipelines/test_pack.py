@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import ray
 from filelock import FileLock
 from nvidia.dali import fn, pipeline_def, types
 from PIL import Image, ImageOps
@@ -448,6 +449,7 @@ def test_packed_as_tasks_of_a_cluster(tmp_path, ray_cluster):
 
 
 def test_no_cluster_at_the_address(tmp_path):
+    ray.shutdown()
     with pytest.raises(UserError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
         pack(PackOptions(str(folder(tmp_path / "source")), tmp_path / "out", ray="127.0.0.1:1"))
 

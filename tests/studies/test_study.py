@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 
 from cli.errors import Failure, UserError
 from cluster.connection import connect
@@ -45,7 +47,7 @@ def report(out: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def finished(ray_cluster, digits, tmp_path_factory) -> Path:
+def finished(ray_cluster, digits, tmp_path_factory) -> Iterator[Path]:
     """A study with a training that diverges, run once: everything else is done."""
     connect(ray_cluster.head.address)
     out = tmp_path_factory.mktemp("study") / "out"
@@ -54,7 +56,8 @@ def finished(ray_cluster, digits, tmp_path_factory) -> Path:
     first = out.parent / FIRST  # a repeated study writes its own
     shutil.copytree(out / "report", first / "report")
     shutil.copy(out / "state.json", first)
-    return out
+    yield out
+    ray.shutdown()
 
 
 def test_a_failure_stops_only_what_depends_on_it(finished):
