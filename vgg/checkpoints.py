@@ -1,7 +1,6 @@
 """The checkpoints of a run: `python -m vgg.checkpoints list|verify|prune RUN`, on a disk or an object store."""
 
 import uuid
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -82,19 +81,11 @@ def _show(found: list[Entry]) -> None:
 def _prune(run: Folder) -> None:
     lease = Lease(run, uuid.uuid4().hex)
     lease.acquire()
-    with closing(_Released(lease)):
+    try:
         gone = prune(run)
-        if not gone and all(entry.problem for entry in entries(run)):
-            raise Failure(f"no checkpoint of {run.described} is sound: nothing is deleted")
+    finally:
+        lease.release()
     print("\n".join(f"deleted {name}" for name in gone) or "nothing to delete")
-
-
-@dataclass(frozen=True)
-class _Released:
-    lease: Lease
-
-    def close(self) -> None:
-        self.lease.release()
 
 
 if __name__ == "__main__":

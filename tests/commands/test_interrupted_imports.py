@@ -24,35 +24,30 @@ except BaseException as error:
 """
 
 
-@pytest.mark.parametrize("module", ["vgg.predict", "vgg.evaluate", "pipelines.pack"])
-@pytest.mark.parametrize("library", [LIBRARY, SWALLOWING], ids=["interrupted", "import error"])
-def test_an_interrupted_import_is_a_line(module, library, tmp_path):
-    """The library that is interrupted is tyro, which every command imports."""
-    (tmp_path / "tyro.py").write_text(library)
-    done = subprocess.run(
+def run(module, library, folder):
+    """A command whose tyro, which every command imports, is this library."""
+    (folder / "tyro.py").write_text(library)
+    return subprocess.run(
         [sys.executable, "-m", module],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize("module", ["vgg.predict", "vgg.evaluate", "pipelines.pack"])
+@pytest.mark.parametrize("library", [LIBRARY, SWALLOWING], ids=["interrupted", "import error"])
+def test_an_interrupted_import_is_a_line(module, library, tmp_path):
+    done = run(module, library, tmp_path)
     assert done.stderr == "interrupted\n"
     assert done.returncode in (130, -signal.SIGINT, 1 if library is SWALLOWING else 130)
 
 
 def test_any_other_error_keeps_its_traceback(tmp_path):
-    (tmp_path / "tyro.py").write_text("raise ValueError('a bug')")
-    done = subprocess.run(
-        [sys.executable, "-m", "vgg.predict"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run("vgg.predict", "raise ValueError('a bug')", tmp_path)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "ValueError: a bug" in done.stderr

@@ -74,7 +74,7 @@ class Card:
 
 def to_markdown(tables: Sequence[ComparisonTable]) -> str:
     """All tables, without the curves."""
-    return _environment().get_template("report.md.jinja").render(tables=tables)
+    return page_templates("vgg.reporting").get_template("report.md.jinja").render(tables=tables)
 
 
 def to_html(
@@ -88,19 +88,20 @@ def to_html(
         if row.ours is not None and row.ours[0] is not None and row.reference[0] is not None
     ]
     return (
-        _environment()
+        page_templates("vgg.reporting")
         .get_template("report.html.jinja")
         .render(
             tables=tables,
             cards=cards,
-            dots_png=_png(dot_plot(dots)) if dots else None,
-            curves_png=_png(curves) if curves is not None else None,
+            dots_png=png_base64(dot_plot(dots)) if dots else None,
+            curves_png=png_base64(curves) if curves is not None else None,
             subtitle=subtitle,
         )
     )
 
 
-def _png(figure: Figure) -> str:
+def png_base64(figure: Figure) -> str:
+    """The picture as it stands in a page."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
     return base64.b64encode(file.getvalue()).decode()
@@ -114,9 +115,10 @@ def format_errors(errors: Errors | None, *, sign: bool = False) -> str:
     return " / ".join("–" if error is None else form.format(error) for error in errors)
 
 
-def _environment() -> Environment:
+def page_templates(package: str) -> Environment:
+    """The templates of pages in a package's folder."""
     environment = Environment(
-        loader=PackageLoader("vgg.reporting"),
+        loader=PackageLoader(package),
         autoescape=select_autoescape(["html.jinja"]),
         trim_blocks=True,
         lstrip_blocks=True,

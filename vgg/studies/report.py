@@ -1,17 +1,13 @@
 """The report of a study: one page of tables, curves, fusions, cost and differences, on disk and as data."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
-
 from pipelines.shards.manifest import Manifest
 from pipelines.storage.folder import Folder
 from vgg.pictures.curves import Curve, compared_curves
-from vgg.reporting.render import format_errors
+from vgg.reporting.render import page_templates, png_base64
 from vgg.studies.following import REPORT
 from vgg.studies.graph import Node, Study, Training
 from vgg.studies.record import StepResult
@@ -54,13 +50,9 @@ def write_report(
         "missing": [node.name for node in nodes if node.name not in results],
     }
     folder, curves = out.child(REPORT), _curves(nodes, results)
-    picture = None
-    if curves:
-        file = io.BytesIO()
-        compared_curves(curves).savefig(file, format="png", dpi=120)
-        picture = base64.b64encode(file.getvalue()).decode()
+    picture = png_base64(compared_curves(curves)) if curves else None
     for name in ("html", "md"):
-        template = _environment().get_template(f"study.{name}.jinja")
+        template = page_templates("vgg.studies").get_template(f"study.{name}.jinja")
         folder.write(f"report.{name}", template.render(**content, picture=picture).encode())
     folder.write_json("report.json", to_json(rows, pairs, results))
     best = min(rows, key=lambda row: sum(row.errors("top1_error")) / len(row.by_seed), default=None)
@@ -120,15 +112,3 @@ def _curves(nodes: Sequence[Node], results: Mapping[str, StepResult]) -> list[Cu
         images = [float(batch * v["step"]) for v in validations]
         curves.append(Curve(node.name, images, [100 * (1 - v["top1"]) for v in validations]))
     return curves
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("vgg.studies"),
-        autoescape=select_autoescape(["html.jinja"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["errors"] = format_errors
-    environment.filters["cell"] = lambda text: text.replace("|", "\\|")  # of a Markdown table
-    return environment

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cli.errors import Failure
 from pipelines.storage.folder import Folder
 from vgg.weights import retention
 from vgg.weights.checkpoint import DamagedCheckpoint, NoCheckpoint, read, read_metadata
@@ -31,20 +32,17 @@ def entries(run: Folder, *, verify: bool = False) -> Iterator[Entry]:
         top1, problem = None, None
         try:
             metadata = read(folder).metadata if verify else read_metadata(folder)
-            step = retention.step_of(name)
-            found = [v["top1"] for v in metadata.get("validations", []) if v["step"] == step]
-            top1 = found[-1] if found else None
+            top1 = retention.validated_top1(metadata, retention.step_of(name))
         except (NoCheckpoint, DamagedCheckpoint) as error:
             problem = str(error)
         yield Entry(name, retention.step_of(name), tuple(kept.get(name, ())), top1, problem)
 
 
 def prune(run: Folder) -> list[str]:
-    """Delete what is not kept; the names. Damaged checkpoints go if a sound one remains among the kept."""
+    """Delete what is not kept or not sound; the names. Failure, with nothing deleted, if none is sound."""
     found = list(entries(run, verify=True))
-    sound = [entry for entry in found if entry.problem is None]
-    if not sound:  # somebody may still restore one
-        return []
+    if all(entry.problem is not None for entry in found):  # somebody may still restore one
+        raise Failure(f"no checkpoint of {run.described} is sound: nothing is deleted")
     gone = [entry.name for entry in found if entry.problem is not None or not entry.uses]
     named = set(retention.read_index(run).values())
     for name in gone:

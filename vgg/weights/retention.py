@@ -138,7 +138,9 @@ def _rebuilt_index(run: Folder) -> dict[str, str]:
     accuracy: dict[str, float] = {}
     for name in names(run):
         try:
-            accuracy[name] = _top1(read_metadata(run.child(f"checkpoints/{name}")))
+            metadata = read_metadata(run.child(f"checkpoints/{name}"))
+            top1 = validated_top1(metadata, metadata["step"])
+            accuracy[name] = -1.0 if top1 is None else top1
         except (NoCheckpoint, DamagedCheckpoint):
             continue
     if not accuracy:
@@ -146,7 +148,7 @@ def _rebuilt_index(run: Folder) -> dict[str, str]:
     return {"last": max(accuracy), "best": max(accuracy, key=lambda name: accuracy[name])}
 
 
-def _top1(metadata: dict[str, Any]) -> float:
-    """Validation accuracy of a checkpoint itself; -1 if it was not validated."""
-    own = [v["top1"] for v in metadata.get("validations", []) if v["step"] == metadata["step"]]
-    return own[-1] if own else -1.0
+def validated_top1(metadata: dict[str, Any], step: int) -> float | None:
+    """Validation accuracy of the checkpoint of this step itself; None if it was not validated."""
+    own = [v["top1"] for v in metadata.get("validations", []) if v["step"] == step]
+    return own[-1] if own else None
