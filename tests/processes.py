@@ -15,6 +15,8 @@ from pipelines.shards.manifest import read_manifest
 from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Recipe
 from vgg.tracking.observers import training_observers
+from vgg.tracking.picture_files import PictureFiles
+from vgg.training.events import Observer, RunContext
 from vgg.training.job import Job, Outcome
 from vgg.training.loop import train
 from vgg.training.plan import TrainingPlan
@@ -57,10 +59,17 @@ class Workers:
         return outcomes[0]
 
 
+def without_pictures(context: RunContext) -> list[Observer]:
+    """The observers of a training but the pictures of a classifier's that is not tracked: three seconds of
+    drawing that few tests look at."""
+    drawn = context.job.tracking_uri is not None or context.job.plan.architecture.boxes is not None
+    return [each for each in training_observers(context) if drawn or not isinstance(each, PictureFiles)]
+
+
 def _run(rank: int, world: int, port: int, what: Job) -> Outcome:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     try:
-        return train(Worker(rank, world, rank, torch.device("cpu"), 1), what, training_observers)
+        return train(Worker(rank, world, rank, torch.device("cpu"), 1), what, without_pictures)
     finally:
         dist.destroy_process_group()

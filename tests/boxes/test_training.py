@@ -75,6 +75,7 @@ def test_boxes_are_learnt(box_workers, boxed, classifier, tmp_path):
     assert {file.name for file in (tmp_path / "pictures").iterdir()} == {
         "boxes.png",
         "curves.png",
+        "inputs.png",
     }
     located = [validation["train_top1"] for validation in result["validations"]]
     assert located[0] < 0.3

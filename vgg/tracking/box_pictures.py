@@ -1,15 +1,10 @@
 """The pictures of a box net's training: a classifier's, with boxes in place of predictions and confusion."""
 
-from collections.abc import Callable
-
-from matplotlib.figure import Figure
-
-from pipelines.storage.folder import Folder
 from vgg.boxes.geometry import overlaps, to_edges
 from vgg.boxes.regression import boxes_of_classes
 from vgg.pictures.boxes import box_montage
 from vgg.tracking.training_pictures import TrainingPictures
-from vgg.training.events import Event, Finished, RunContext, Validated
+from vgg.training.events import Validated
 
 
 class BoxPictures(TrainingPictures):
@@ -28,33 +23,3 @@ class BoxPictures(TrainingPictures):
         self._tracker.figure(
             "pictures/boxes.png", lambda: box_montage(list(pixels_BHWC), names, found, true, iou_B)
         )
-
-
-class BoxPictureFiles:
-    """An observer that leaves the pictures in the run's folder when a box net's training ends, tracked or
-    not."""
-
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
-        self._last: Validated | None = None
-
-    def handle(self, event: Event) -> None:
-        """Keep the last validation; draw it at the end."""
-        match event:
-            case Validated():
-                self._last = event
-            case Finished() if self._last is not None:
-                pictures = BoxPictures(self._context, _Files(Folder(self._context.job.out, "--out").underway()))
-                pictures.validated(self._last)
-                pictures.draw()
-
-
-class _Files:
-    """Draws at once, into a folder."""
-
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
-
-    def figure(self, path: str, make: Callable[[], Figure]) -> None:
-        with self._folder.writing(path) as file:
-            make().savefig(file, format="png", dpi=110)

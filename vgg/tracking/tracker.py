@@ -30,6 +30,7 @@ from vgg.weights.state import weights_sha256
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 SYSTEM_SAMPLE_SECONDS = 10.0
+PICTURE_DPI = 110
 AWAY_SECONDS = 10.0
 """How long the end of a run waits for a server that does not answer."""
 
@@ -66,7 +67,7 @@ class Tracker:
         def draw() -> None:
             file = self.spool.new_file(".png")
             with _removed_if_partial(file):
-                make().savefig(file, dpi=110)
+                make().savefig(file, dpi=PICTURE_DPI)
             self.spool.append({"kind": "artifact", "path": path, "file": file.name})
 
         drawing = self._figure_thread.submit(draw)

@@ -60,8 +60,11 @@ class TrainingPictures:
         self._tracker.figure("pictures/inputs.png", lambda: input_montage(pixels_BHWC, labels, title))
 
     def validated(self, event: Validated) -> None:
-        """Draw this validation, unless others were drawn just before."""
+        """Keep this validation, to be drawn."""
         self._latest = event
+
+    def draw_if_due(self) -> None:
+        """Draw the last validation, unless another was drawn just before."""
         if time.monotonic() - self._drawn_at >= PICTURE_SECONDS:
             self.draw()
 

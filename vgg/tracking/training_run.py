@@ -1,4 +1,4 @@
-"""A training as a run of MLflow: its parameters, curves, pictures, result and best net."""
+"""A training as a run of MLflow: its parameters, curves, result and best net."""
 
 import json
 import tempfile
@@ -8,14 +8,12 @@ from typing import Any
 
 from pipelines.storage.folder import Folder
 from vgg.recipes.difference import flatten
-from vgg.tracking.box_pictures import BoxPictures
 from vgg.tracking.cut_off import ATTEMPT_TAG
 from vgg.tracking.run_info import RunInfo, unix_time_ms
 from vgg.tracking.run_log import print_line
 from vgg.tracking.software import software_of_run
 from vgg.tracking.tracker import Tracker
-from vgg.tracking.training_pictures import TrainingPictures
-from vgg.training.events import Event, Finished, FirstBatch, RunContext, StepsDone, Validated
+from vgg.training.events import Event, Finished, RunContext, StepsDone, Validated
 from vgg.weights import retention
 from vgg.weights.trained_net import model_metadata
 
@@ -31,33 +29,27 @@ class TrainingRun:
         self._context, self._plan = context, context.job.plan
         local = Folder(context.job.out).local
         spool = (local or Path(tempfile.gettempdir())) / f"spool-{context.job.uid[:8]}"
-        self._tracker = Tracker(spool, context.job.tracking_uri, run_info(context))
-        pictures = TrainingPictures if self._plan.architecture.boxes is None else BoxPictures
-        self._pictures = pictures(context, self._tracker)
+        self.tracker = Tracker(spool, context.job.tracking_uri, run_info(context))
 
     @property
     def url(self) -> str | None:
         """Address of the run's page, once the server has answered."""
-        return self._tracker.sender.url
+        return self.tracker.sender.url
 
     def handle(self, event: Event) -> None:
         """Track what the event says."""
         match event:
-            case FirstBatch(batch):
-                self._pictures.inputs(batch)
             case StepsDone():
                 self._track_steps(event)
             case Validated():
                 self._track_validation(event)
-                self._pictures.validated(event)
             case Finished(result, problem):
-                self._pictures.draw()
                 self._track_end(result, problem)
 
     def _track_steps(self, event: StepsDone) -> None:
         steps = len(event.losses)
         for step, loss in enumerate(event.losses, start=event.step - steps + 1):
-            self._tracker.metrics(step, {"train/loss": loss})
+            self.tracker.metrics(step, {"train/loss": loss})
         points = {
             "train/lr": event.lr,
             "train/gradient_norm": event.gradient_norm,
@@ -65,16 +57,16 @@ class TrainingRun:
             "train/images_per_s": steps * self._plan.recipe.train.batch / event.seconds,
             "train/data_wait_share": event.data_wait_seconds / event.seconds,
         }
-        self._tracker.metrics(event.step, points)
+        self.tracker.metrics(event.step, points)
 
     def _track_validation(self, event: Validated) -> None:
         points = {**event.scores.metrics(), "schedule/drops": float(event.drops)}
         if (train_top1 := event.validations[-1]["train_top1"]) is not None:
             points["train/located" if self._plan.architecture.boxes else "train/top1_accuracy"] = train_top1
-        self._tracker.metrics(event.step, points)
+        self.tracker.metrics(event.step, points)
 
     def _track_end(self, result: dict[str, Any] | None, problem: str | None) -> None:
-        tracker, job = self._tracker, self._context.job
+        tracker, job = self.tracker, self._context.job
         if result is not None:
             made_with = software_of_run(Folder(job.out))
             tracker.text("result.json", json.dumps({**result, **made_with, "tracked_at": self.url}))

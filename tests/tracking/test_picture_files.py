@@ -1,0 +1,39 @@
+"""The pictures of a training that is not tracked, in its folder."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cluster.layout import Worker
+from tests.processes import job
+from tests.tracking.test_training_run import SHORT
+from vgg.tracking.observers import training_observers
+from vgg.training.loop import train
+
+PICTURES = ["classes.png", "confusion.png", "curves.png", "inputs.png", "predictions.png"]
+
+
+def test_an_untracked_training_leaves_its_pictures(digits, tmp_path):
+    asked = job(digits, tmp_path, SHORT)
+    outcome = train(Worker(0, 1, 0, torch.device("cpu"), 1), asked, training_observers)
+    assert outcome.problem is None
+    assert sorted(file.name for file in (tmp_path / "pictures").iterdir()) == PICTURES
+    for name in PICTURES:
+        with Image.open(tmp_path / "pictures" / name) as image:
+            assert min(image.size) > 200
+            assert np.asarray(image.convert("RGB")).std() > 5, f"{name} is blank"
+
+
+def test_a_picture_that_cannot_be_drawn_is_told_and_costs_no_training(digits, tmp_path, capsys, monkeypatch):
+    def broken(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("vgg.tracking.training_pictures.confusion_figure", broken)
+    asked = job(digits, tmp_path, SHORT)
+    outcome = train(Worker(0, 1, 0, torch.device("cpu"), 1), asked, training_observers)
+    assert outcome.problem is None
+    assert "a picture is missing: OSError('No space left on device')" in capsys.readouterr().err
+    assert (tmp_path / "result.json").exists()
+    assert sorted(file.name for file in (tmp_path / "pictures").iterdir()) == [
+        name for name in PICTURES if name != "confusion.png"
+    ]
