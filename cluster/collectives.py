@@ -24,10 +24,15 @@ def broadcast(value: Value, device: torch.device) -> Value:
     return values[0]
 
 
+def everyones(value: Value) -> list[Value]:
+    """The values of all workers, by rank."""
+    if not dist.is_initialized():
+        return [value]
+    values = [value] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def first_problem(problem: Value | None) -> Value | None:
     """What is wrong on the lowest rank that has a problem, on every worker: all stop or all continue."""
-    if not dist.is_initialized():
-        return problem
-    problems: list[Value | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(problems, problem)
-    return next((p for p in problems if p is not None), None)
+    return next((p for p in everyones(problem) if p is not None), None)

@@ -2,11 +2,14 @@
 
 import socket
 import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -20,6 +23,22 @@ from vgg.training.events import Observer, RunContext
 from vgg.training.job import Job, Outcome
 from vgg.training.loop import train
 from vgg.training.plan import TrainingPlan
+
+Around = Callable[[int], AbstractContextManager[None]]
+
+
+@contextmanager
+def with_processor(*has: str) -> Iterator[None]:
+    """This process takes its CPU for one with these instructions, of avx512_bf16 and amx_tile."""
+    with pytest.MonkeyPatch.context() as patch:
+        for instructions in ("avx512_bf16", "amx_tile"):
+            found = instructions in has
+            patch.setattr(torch.cpu, f"_is_{instructions}_supported", lambda found=found: found)
+        yield
+
+
+def _as_it_is(_: int) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def job(data: Path | str, out: Path | str, recipe: Recipe | None = None, seed: int = 0, **changes) -> Job:
@@ -49,12 +68,12 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def run(self, world: int, what: Job) -> Outcome:
-        """Train on so many workers; rank 0's outcome."""
+    def run(self, world: int, what: Job, around: Around = _as_it_is) -> Outcome:
+        """Train on so many workers; rank 0's outcome. `around`: entered by each process with its rank."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        futures = [self._pool.submit(_run, rank, world, port, what) for rank in range(world)]
+        futures = [self._pool.submit(_run, rank, world, port, what, around) for rank in range(world)]
         outcomes = [future.result(timeout=120) for future in futures]
         return outcomes[0]
 
@@ -66,10 +85,11 @@ def without_pictures(context: RunContext) -> list[Observer]:
     return [each for each in training_observers(context) if drawn or not isinstance(each, PictureFiles)]
 
 
-def _run(rank: int, world: int, port: int, what: Job) -> Outcome:
+def _run(rank: int, world: int, port: int, what: Job, around: Around) -> Outcome:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     try:
-        return train(Worker(rank, world, rank, torch.device("cpu"), 1), what, without_pictures)
+        with around(rank):
+            return train(Worker(rank, world, rank, torch.device("cpu"), 1), what, without_pictures)
     finally:
         dist.destroy_process_group()

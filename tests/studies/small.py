@@ -18,7 +18,9 @@ def recipe(lr: float = 1e-3, configuration: str = "A") -> Recipe:
         BASE,
         model=replace(BASE.model, configuration=configuration, width=0.02),  # type: ignore[arg-type]
         optim=replace(BASE.optim, lr=lr),
-        train=Train(batch=16, steps=STEPS, checkpoint_steps=2, log_steps=1, validation_steps=STEPS),
+        train=Train(
+            precision="fp32", batch=16, steps=STEPS, checkpoint_steps=2, log_steps=1, validation_steps=STEPS
+        ),
     )
 
 

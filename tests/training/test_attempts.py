@@ -34,7 +34,7 @@ def run(asked):
     [
         ({"seed": 5}, "seed is 0 there, 5 here"),
         ({"recipe": replace(recipe(3), optim=replace(RECIPE.optim, lr=0.5))}, "optim.lr is 0.01 there"),
-        ({"recipe": recipe(3, precision="bf16")}, "train.precision is auto there, bf16 here"),
+        ({"recipe": recipe(3, precision="bf16")}, "train.precision is fp32 there, bf16 here"),
     ],
 )
 def test_checkpoints_of_another_training_are_refused(digits, tmp_path, changes, named):
@@ -48,17 +48,18 @@ def test_checkpoints_of_another_training_are_refused(digits, tmp_path, changes, 
 
 def test_a_precision_that_auto_resolves_to_another_is_refused(digits, tmp_path):
     """As on resuming on another GPU: the loss scaler and the arithmetic would be others."""
-    assert run(job(digits, tmp_path, recipe(2))).result
+    auto = recipe(2, precision="auto"), recipe(3, precision="auto")
+    first = run(job(digits, tmp_path, auto[0])).result
     newest = tmp_path / "checkpoints" / "step-00000002"
     state = json.loads((newest / "state.json").read_text())
     saved, _ = retention.read_newest(Folder(str(tmp_path)))
     assert saved is not None
-    assert state["precision"] == "fp32"
+    assert state["precision"] == first["precision"]
     metadata = {**saved.metadata, "precision": "fp16"}
     retention.write(Folder(str(tmp_path)), replace(saved, metadata=metadata), best=True)
-    outcome = run(job(digits, tmp_path, recipe(3)))
+    outcome = run(job(digits, tmp_path, auto[1]))
     assert outcome.users_mistake
-    assert "train.precision is fp16 there, fp32 here" in (outcome.problem or "")
+    assert f"train.precision is fp16 there, {first['precision']} here" in (outcome.problem or "")
 
 
 def test_damage_of_the_newest_checkpoint_costs_one_generation(digits, tmp_path):

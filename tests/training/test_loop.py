@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cluster.layout import Layout
-from tests.processes import Workers, job
+from tests.processes import Workers, job, with_processor
 from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Schedule
 
@@ -131,6 +131,31 @@ def test_lower_precision_stays_near(workers, digits, straight_ddp, tmp_path, pre
     found = workers.run(2, job(digits, tmp_path, steps(5, CALM, precision=precision))).result
     assert found["precision"] == precision
     assert found["losses"] == pytest.approx(straight_ddp[1]["losses"][:5], rel=0.02)
+
+
+def of_two_kinds(rank):
+    """Nodes of which only the first multiplies bf16."""
+    return with_processor(*("avx512_bf16",) * (rank == 0))
+
+
+def all_multiply_bf16(rank):
+    return with_processor("amx_tile")
+
+
+def test_nodes_of_two_kinds_train_in_fp32(workers, digits, straight, tmp_path):
+    found = workers.run(2, job(digits, tmp_path, steps(3, precision="auto")), of_two_kinds).result
+    assert found["precision"] == "fp32"
+    assert found["losses"] == straight[1]["losses"][:3]
+
+
+def test_the_fixed_order_holds_in_bf16(workers, digits, tmp_path):
+    recipe = steps(4, precision="auto")
+    found = {
+        world: workers.run(world, job(digits, tmp_path / str(world), recipe), all_multiply_bf16).result
+        for world in (1, 2, 3)
+    }
+    assert {each["precision"] for each in found.values()} == {"bf16"}
+    assert found[1]["weights_sha256"] == found[2]["weights_sha256"] == found[3]["weights_sha256"]
 
 
 def test_a_loss_that_is_no_number_ends_the_training(workers, digits, tmp_path):

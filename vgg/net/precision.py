@@ -1,5 +1,6 @@
 """The arithmetic a net runs in; weights stay float32."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -7,13 +8,38 @@ import torch
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The type of the arithmetic that `precision` stands for on this device."""
+    """The type of the arithmetic that `precision` stands for in a test on this device."""
     if precision != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        return DTYPES[precision]
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def training_precision(precision: Precision, device: torch.device) -> str:
+    """What `precision` stands for in a training on this device: as in a test, but on CPUs `auto` is bf16 where
+    the processor multiplies it natively."""
+    if precision == "auto" and device.type == "cpu":
+        return "bf16" if multiplies_bf16() else "fp32"
+    return _name(autocast_dtype(precision, device))
+
+
+def multiplies_bf16() -> bool:
+    """Whether this machine's CPU has instructions that multiply bf16 (AVX512-BF16, AMX)."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def common_precision(workers: Sequence[str]) -> str:
+    """What workers train in that would each train in one of these: the same arithmetic, else fp32."""
+    return workers[0] if len(set(workers)) == 1 else "fp32"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return {value: name for name, value in DTYPES.items()}[dtype]
 
 
 class MixedPrecision:
@@ -27,7 +53,7 @@ class MixedPrecision:
     @property
     def name(self) -> str:
         """fp32, bf16 or fp16."""
-        return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
+        return _name(self.dtype)
 
     def autocast(self) -> torch.autocast:
         """The context in which to run the net forward."""

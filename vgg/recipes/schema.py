@@ -112,7 +112,8 @@ class Train:
     steps: int | None = None
     """Number of updates, instead of `epochs`."""
     precision: Precision = "auto"
-    """auto: bf16 on a GPU that has it, fp16 with a loss scaler on an older one, fp32 on a CPU."""
+    """auto: bf16 on GPUs that have it, fp16 with a loss scaler on older ones; on CPUs bf16 where all of them
+    multiply it natively (AVX512-BF16, AMX), else fp32. What is resumed on CPUs goes on as it began."""
     deterministic: bool = False
     """Use only deterministic GPU kernels, so that a resumed run is bit-identical on a GPU too."""
     compile: bool = False

@@ -16,7 +16,7 @@ BASE = replace(
     input=replace(DIGITS.input, mirror=True),  # dense and multi-crop average over mirror images
     optim=Optim(name="adam", lr=1e-3),
     schedule=Schedule(patience_steps=60, max_drops=2),
-    train=Train(batch=64, steps=300, validation_steps=100, checkpoint_steps=25, log_steps=10),
+    train=Train(precision="fp32", batch=64, steps=300, validation_steps=100, checkpoint_steps=25, log_steps=10),
 )
 
 

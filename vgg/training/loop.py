@@ -16,12 +16,12 @@ from contextlib import AbstractContextManager, closing, nullcontext
 import torch
 
 from cli.errors import Failure, UserError
-from cluster.collectives import broadcast, first_problem
+from cluster.collectives import broadcast, everyones, first_problem
 from cluster.layout import Worker
 from cluster.parallel.choose import gradient_reducer
 from cluster.parallel.reducer import GradientReducer
 from pipelines.loading.batch import to_input
-from vgg.net.precision import set_gpu_numerics
+from vgg.net.precision import DTYPES, MixedPrecision, common_precision, set_gpu_numerics, training_precision
 from vgg.training.accounting import Window, summed
 from vgg.training.divergence import divergence
 from vgg.training.dropout import MaskSource
@@ -58,8 +58,9 @@ def train(worker: Worker, job: Job, observers: ObserverFactory, open_net: NetOpe
     """Run a training to its end on this worker; rank 0 makes the observers and tells them, and opens the net
     that it starts from."""
     opened, problem = None, None
+    precisions = everyones(training_precision(job.plan.recipe.train.precision, worker.device))
     try:
-        opened = OpenedTraining.on(worker, job, open_net)
+        opened = OpenedTraining.on(worker, job, open_net, common_precision(precisions))
     except (UserError, Failure) as error:
         problem = Outcome(problem=str(error), users_mistake=isinstance(error, UserError))
     with closing(opened) if opened is not None else nullcontext():
@@ -80,7 +81,8 @@ class Training:
         self.worker, self.job, self.plan = opened.worker, opened.job, opened.job.plan
         self.recipe, self.data = self.plan.recipe, opened.data
         self.folder, self.lease = opened.folder, opened.lease
-        self.net, self.precision, self.task = opened.net, opened.precision, task_of(self.plan.architecture)
+        self.net, self.task = opened.net, task_of(self.plan.architecture)
+        self.precision = MixedPrecision(DTYPES[start.precision], self.worker.device)
         set_gpu_numerics(self.worker.device, deterministic=self.recipe.train.deterministic)
         set_weights(self.net, self.plan, start)
         for layer in self.plan.frozen:

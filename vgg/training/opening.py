@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from cluster.layout import Worker
 from pipelines.storage.folder import Folder
 from vgg.net.module import VGG
-from vgg.net.precision import MixedPrecision, autocast_dtype
 from vgg.training.data import TrainingData
 from vgg.training.job import Job
 from vgg.training.lineage import NetOpener
@@ -24,30 +23,30 @@ class OpenedTraining:
     data: TrainingData
     net: VGG
     """On the CPU; its weights are set by `start` alone."""
-    precision: MixedPrecision
     start: Start | None
     """On rank 0, which chooses for all."""
     lease: Lease | None
     """On rank 0, which writes for all."""
 
     @classmethod
-    def on(cls, worker: Worker, job: Job, open_net: NetOpener) -> "OpenedTraining":
-        """Open everything without communicating. UserError where something does not fit."""
+    def on(cls, worker: Worker, job: Job, open_net: NetOpener, precision: str) -> "OpenedTraining":
+        """Open everything without communicating. UserError where something does not fit.
+
+        `precision`: of a training that does not resume; see `choose_start`.
+        """
         data = TrainingData.open(job, worker)
         folder = Folder(job.out, "--out").underway()
         net = VGG(job.plan.architecture)
-        dtype = autocast_dtype(job.plan.recipe.train.precision, worker.device)
-        precision = MixedPrecision(dtype, worker.device)
         if worker.rank:
-            return cls(worker, job, folder, data, net, precision, None, None)
+            return cls(worker, job, folder, data, net, None, None)
         lease = Lease(folder, job.attempt)
         lease.acquire()
         try:
-            start = choose_start(folder, job.plan, precision, net, open_net)
+            start = choose_start(folder, job.plan, precision, worker.device, net, open_net)
         except BaseException:
             lease.release()
             raise
-        return cls(worker, job, folder, data, net, precision, start, lease)
+        return cls(worker, job, folder, data, net, start, lease)
 
     def close(self) -> None:
         """Let another attempt write to the run's folder."""

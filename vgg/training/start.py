@@ -9,7 +9,6 @@ import torch
 from cli.errors import UserError
 from pipelines.storage.folder import Folder
 from vgg.net.module import VGG
-from vgg.net.precision import MixedPrecision
 from vgg.recipes.difference import START_FROM, flatten_saved
 from vgg.training.lineage import NetOpener, saved_lineage
 from vgg.training.plan import TrainingPlan
@@ -22,6 +21,8 @@ from vgg.weights.retention import read_newest
 class Start:
     """What all workers start with."""
 
+    precision: str
+    """Of their arithmetic: fp32, bf16 or fp16."""
     checkpoint: Checkpoint | None = None
     """To resume from."""
     weights: Mapping[str, torch.Tensor] | None = None
@@ -31,15 +32,20 @@ class Start:
 
 
 def choose_start(
-    run: Folder, plan: TrainingPlan, precision: MixedPrecision, net: VGG, open_net: NetOpener
+    run: Folder, plan: TrainingPlan, precision: str, device: torch.device, net: VGG, open_net: NetOpener
 ) -> Start:
     """Read and verify what the training starts with, and set the net's weights from it.
 
-    UserError where the checkpoints are damaged or of another training, or the weights do not fit the net.
+    `precision`: of a training that does not resume. One that does goes on as it began if it was left to `auto`:
+    every CPU computes fp32 and bf16, if not equally fast. UserError where the checkpoints are damaged or of
+    another training, or the weights do not fit the net.
     """
     checkpoint, skipped = read_newest(run)
     weights = None
     if checkpoint is not None:
+        saved = checkpoint.metadata.get("precision", precision)
+        if plan.recipe.train.precision == "auto" and device.type == "cpu" and saved in ("fp32", "bf16"):
+            precision = saved
         _check_identity(run, checkpoint.metadata, plan, precision)
     elif plan.recipe.model.start_from is not None:
         found = open_net(plan.recipe.model.start_from, START_FROM_FLAG, underway=True)
@@ -49,7 +55,7 @@ def choose_start(
                 f"--model.start-from {plan.recipe.model.start_from} holds other weights ({digest[:12]}) than "
                 f"at the start ({plan.lineage[0].weights_sha256[:12]}): its own training goes on"
             )
-    start = Start(checkpoint, weights, tuple(skipped))
+    start = Start(precision, checkpoint, weights, tuple(skipped))
     set_weights(net, plan, start)
     return start
 
@@ -62,15 +68,13 @@ def set_weights(net: VGG, plan: TrainingPlan, start: Start) -> None:
         starting_weights(net, plan.recipe.model, plan.seed, start.weights, plan.fresh)
 
 
-def _check_identity(
-    run: Folder, metadata: Mapping[str, Any], plan: TrainingPlan, precision: MixedPrecision
-) -> None:
+def _check_identity(run: Folder, metadata: Mapping[str, Any], plan: TrainingPlan, precision: str) -> None:
     theirs = {"seed": metadata["seed"], "data": metadata["data"], **flatten_saved(metadata["recipe"])}
     if lineage := saved_lineage(metadata):
         theirs[START_FROM] = lineage[0].weights_sha256
     changed = plan.changes_from(theirs)
-    if metadata.get("precision", precision.name) != precision.name:
-        changed.append(f"train.precision is {metadata['precision']} there, {precision.name} here")
+    if metadata.get("precision", precision) != precision:
+        changed.append(f"train.precision is {metadata['precision']} there, {precision} here")
     if changed:
         raise UserError(
             f"the checkpoints in --out {run.uri} are of another training ({'; '.join(changed)}): "
