@@ -70,7 +70,7 @@ def box_recipe(steps: int, start: Path, **model: object) -> Recipe:
     """The recipe `boxes`, short, from a classifier."""
     base = RECIPES["boxes"][1]
     asked = replace(base.model, start_from=str(start), **model)  # type: ignore[arg-type]
-    train = replace(base.train, batch=16, steps=steps, checkpoint_steps=2)
+    train = replace(base.train, precision="fp32", batch=16, steps=steps, checkpoint_steps=2)
     return replace(base, model=asked, train=train)
 
 
