@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,6 +112,104 @@ def test_features_are_the_outputs_of_the_layers(run):
     assert net.features(photo, "pool5").shape == (1, 128)
     with pytest.raises(ValueError, match="'fc9' is not one of pool5, fc6"):
         net.features(photo, "fc9")
+
+
+@pytest.fixture(scope="module")
+def vgg16(tmp_path_factory):
+    """torchvision's vgg16 at random weights, small by crops of 32 pixels, and as `load` opens it."""
+    torch.manual_seed(1)
+    net = torchvision.models.vgg16(num_classes=CLASSES).eval().requires_grad_(False)
+    net.classifier[0] = torch.nn.Linear(512, 4096)
+    file = tmp_path_factory.mktemp("weights") / "vgg16.pth"
+    torch.save(net.state_dict(), file)
+    return net, vgg.load(file)
+
+
+HOOKS = {"conv1_1": 1, "conv1_2": 3, "pool1": 4, "conv3_3": 15, "conv5_3": 29, "pool5": 30}
+"""Our layers -> places of torchvision's vgg16.features; of a convolution, that of its ReLU."""
+
+
+class TestLayers:
+    """`vgg.features` against forward hooks in torchvision's net, and what it refuses."""
+
+    def hooked(self, theirs, images_BCHW):
+        """The outputs at `HOOKS` of images as torchvision's Normalize leaves them."""
+        seen: dict[str, torch.Tensor] = {}
+        handles = [
+            theirs.features[place].register_forward_hook(
+                lambda _module, _inputs, output, name=name: seen.__setitem__(name, output.clone())
+            )
+            for name, place in HOOKS.items()
+        ]
+        theirs.features(images_BCHW)
+        for handle in handles:
+            handle.remove()
+        return seen
+
+    @pytest.mark.parametrize("values", ["pixels", "unit", "standardised"])
+    def test_they_are_torchvisions_whatever_the_numbers_are(self, vgg16, values):
+        theirs, ours = vgg16
+        unit = torch.rand(2, 3, 96, 130, generator=torch.Generator().manual_seed(0))
+        normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        images = {"pixels": 255 * unit, "unit": unit, "standardised": normalise(unit)}[values]
+        expected = self.hooked(theirs, normalise(unit))
+        found = vgg.features(images, tuple(HOOKS), net=ours, values=values)
+        assert list(found) == list(HOOKS)
+        for name, expected_BCHW in expected.items():
+            assert expected_BCHW.std() > 1e-3
+            torch.testing.assert_close(found[name], expected_BCHW, rtol=1e-4, atol=1e-5)
+
+    def test_files_go_through_torchvisions_own_preprocessing(self, vgg16, tmp_path):
+        theirs, ours = vgg16
+        picture(300, 260).save(tmp_path / "a.png")
+        preprocess = torchvision.transforms._presets.ImageClassification(crop_size=32)
+        expected = self.hooked(theirs, preprocess(picture(300, 260))[None])
+        found = vgg.features(tmp_path / "a.png", net=ours)
+        assert list(found) == ["conv1_2", "conv3_3"]
+        for name in found:
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-4)
+
+    def test_gradients_reach_the_images(self, vgg16):
+        """As a perceptual loss needs them, equal to torchvision's."""
+        theirs, ours = vgg16
+        images = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        vgg.features(images, ["conv2_2"], net=ours, values="standardised")["conv2_2"].square().sum().backward()
+        found = images.grad
+        assert found is not None
+        (expected,) = torch.autograd.grad(theirs.features[:9](images).square().sum(), images)
+        assert expected.norm() > 1e-2
+        assert (found - expected).norm() < 0.02 * expected.norm()  # a unit at 0 may round to either side
+
+    def test_fully_connected_layers_have_a_vector_for_every_position(self, run):
+        net = vgg.load(run[0])
+        images = 255 * torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+        found = vgg.features(images, ["fc7", "fc8"], net=net, values="pixels")
+        mean_C11 = torch.tensor(net.net.mean_rgb)[:, None, None]
+        torch.testing.assert_close(found["fc8"], net.module(images - mean_C11))
+        assert found["fc7"].shape[2:] == found["fc8"].shape[2:] == (2, 3)
+        corner = vgg.features(images[:, :, :32, :32], ["pool1", "fc7"], net=net, values="pixels")
+        assert corner["fc7"].shape[2:] == (1, 1)
+        eight_bit = images.to(torch.uint8)
+        torch.testing.assert_close(
+            vgg.features(eight_bit, ["pool1"], net=net),
+            vgg.features(eight_bit.float(), ["pool1"], net=net, values="pixels"),
+        )
+
+    def test_mistakes(self, run, tmp_path, monkeypatch):
+        net, images = vgg.load(run[0]), torch.rand(1, 3, 32, 32)
+        mistakes: list[tuple[tuple[Any, list[str], dict[str, Any]], str]] = [
+            ((images, ["conv1_2"], {}), "say values="),
+            ((images, ["conv9_9"], {"values": "unit"}), "'conv9_9' is not one of conv1_1"),
+            ((images[0], ["conv1_1"], {"values": "unit"}), r"\[B, 3, H, W\], not \[3, 32, 32\]"),
+            ((images[:, :, :20], ["fc6"], {"values": "unit"}), "20x32 pixels is too small for layer"),
+            ((picture(40, 40), ["conv1_1"], {"values": "unit"}), "values are of tensors"),
+        ]
+        for (given, layers, named), match in mistakes:
+            with pytest.raises(ValueError, match=match):
+                vgg.features(given, layers, net=net, **named)
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        with pytest.raises(UserError, match=r"vgg16 is not on this machine .*vgg16-397923af\.pth"):
+            vgg.features(images, values="unit")
 
 
 def test_what_is_no_image_is_told(run, tmp_path):

@@ -9,11 +9,12 @@ from cli.interruption import one_line_instead_of_a_traceback, runs_as_command
 
 if TYPE_CHECKING:
     from vgg.inference import LoadedNet as LoadedNet
+    from vgg.inference import features as features
     from vgg.inference import load as load
 
     __version__: str
 
-__all__ = ["LoadedNet", "__version__", "load"]
+__all__ = ["LoadedNet", "__version__", "features", "load"]
 
 
 if runs_as_command():
@@ -25,7 +26,7 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("vgg-study")
-    if name in ("load", "LoadedNet"):
+    if name in ("load", "features", "LoadedNet"):
         from vgg import inference
 
         return getattr(inference, name)

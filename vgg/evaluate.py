@@ -34,6 +34,7 @@ from vgg.reporting.result_folder import result_folder
 from vgg.reporting.splits import splits_beside_each_other
 from vgg.testing import posteriors
 from vgg.testing.identity import evaluation_name
+from vgg.testing.opened_split import SplitOptions
 from vgg.testing.passes import PassOfNet, score_passes
 from vgg.testing.posteriors import Posteriors
 from vgg.testing.protocols import GRID, Average, Evaluation, Pass, Protocol
@@ -189,16 +190,10 @@ def _require_different(nets: Sequence[TrainedNet], references: Sequence[str]) ->
 
 def _scoring_job(options: EvaluateOptions, split: str, nets: tuple[TrainedNet, ...], data: str) -> ScoringJob:
     layout = options.layout
-    return ScoringJob(
-        nets,
-        StagingOptions(data, Path(layout.stage_dir or DEFAULT_FOLDER), layout.stage_gb),
-        split,
-        options.precision,
-        options.average,
-        options.grid,
-        layout.micro_batch or ScoringJob.batch,
-        layout.decode,
-    )
+    location = StagingOptions(data, Path(layout.stage_dir or DEFAULT_FOLDER), layout.stage_gb)
+    batch = layout.micro_batch or SplitOptions.batch
+    opened = SplitOptions(location, split, options.precision, batch, layout.decode)
+    return ScoringJob(nets, opened, options.average, options.grid)
 
 
 def _provenance(

@@ -1,22 +1,25 @@
-"""A trained net in Python: `vgg.load`.
+"""A trained net in Python: `vgg.load`, and its layers as functions of images: `vgg.features`.
 
 Images are paths, PIL images or arrays (uint8, [H, W, 3], RGB), one or a list of them. Everything is computed by
 the centre crop, as in validation during training; for the paper's other protocols see `python -m vgg.evaluate`.
+`vgg.features` also takes tensors, of any size, and lets gradients through to them.
 
 Shapes: B images, C = 3 (RGB), H and W image sides and S the crop's in pixels, K classes, F features.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
+from cli.errors import UserError
 from pipelines.loading.draw import centre
 from vgg.net.module import VGG
 from vgg.testing.prediction import open_image
-from vgg.weights.open_net import open_net
+from vgg.weights.open_net import TORCHVISION_MEAN, TORCHVISION_STD, open_net
 from vgg.weights.trained_net import TrainedNet
 
 AnyImage = str | Path | Image.Image | np.ndarray
@@ -26,6 +29,12 @@ LAYERS = ("pool5", "fc6", "fc7", "fc8")
 that of fc6 and fc7 after the ReLU."""
 
 BATCH = 32
+
+TORCHVISION = ("vgg11", "vgg13", "vgg16", "vgg19")
+
+Values = Literal["pixels", "unit", "standardised"]
+"""What the numbers of a tensor are: pixels from 0 to 255; pixels from 0 to 1, as torchvision's `ToTensor` makes
+them; these less ImageNet's mean and divided by its deviation, as torchvision's `Normalize` leaves them."""
 
 
 def load(reference: str | Path) -> "LoadedNet":
@@ -37,6 +46,43 @@ def load(reference: str | Path) -> "LoadedNet":
     net = open_net(str(reference))
     net.require_classifier()
     return LoadedNet(net)
+
+
+def features(
+    images: "torch.Tensor | AnyImage | Sequence[AnyImage]",
+    layers: Sequence[str] = ("conv1_2", "conv3_3"),
+    *,
+    net: "str | Path | LoadedNet" = "vgg16",
+    values: Values | None = None,
+) -> dict[str, torch.Tensor]:
+    """Outputs of these layers by name, float32 [B, C, H, W], for perceptual losses, style and the like.
+
+    `images`: a tensor [B, 3, H, W], RGB, of any size, on the net's device: gradients go through to it, and
+    `values` says what its numbers are (of uint8: pixels); or files, PIL images and arrays, as for `load`, whose
+    centre crops are taken as the net's own preprocessing does. Whichever it is, the net gets what it was
+    trained on: ours pixels less their mean, torchvision's standardised ones.
+
+    `layers`: of table 1 by their names (conv1_1, pool1, … fc8); convolutions, fc6 and fc7 after the ReLU.
+    `net`: what `load` returned or takes, or vgg11, vgg13, vgg16, vgg19 for the weights that torchvision keeps
+    on this machine. ValueError for layers or images that do not fit, UserError for a net that is not there.
+    """
+    if not isinstance(net, LoadedNet):
+        net = load(_torchvision_file(net) if net in TORCHVISION else net)
+    return net.activations(images, layers, values)
+
+
+def _torchvision_file(name: str | Path) -> Path:
+    """Where torchvision keeps the weights of its net of this name once it has fetched them."""
+    import torchvision
+
+    url = torchvision.models.get_model_weights(str(name)).DEFAULT.url
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not file.is_file():
+        raise UserError(
+            f"torchvision's {name} is not on this machine (no {file}): "
+            f'torchvision.models.{name}(weights="DEFAULT") fetches it, or name another net'
+        )
+    return file
 
 
 class LoadedNet:
@@ -99,8 +145,7 @@ class LoadedNet:
         """Outputs of one of `LAYERS`, [B, F] float32. ValueError for another layer; see also `transform`."""
         if layer not in LAYERS:
             raise ValueError(f"layer {layer!r} is not one of {', '.join(LAYERS)}")
-        single = isinstance(images, AnyImage) and getattr(images, "ndim", 3) == 3
-        many: list[AnyImage] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
+        many = _listed(images)
         parts = [self._batch(many[first : first + BATCH], layer) for first in range(0, len(many), BATCH)]
         return torch.cat(parts) if parts else torch.empty(0, self._width(layer))
 
@@ -113,6 +158,40 @@ class LoadedNet:
             if name != "fc8":
                 features_BF = features_BF.relu()
         return features_BF.clone()  # an inference tensor cannot be trained on
+
+    def activations(
+        self,
+        images: torch.Tensor | AnyImage | Sequence[AnyImage],
+        layers: Sequence[str],
+        values: Values | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """As `vgg.features`."""
+        if isinstance(images, torch.Tensor):
+            return self.module.activations(self._input(images, values), layers)
+        if values is not None:
+            raise ValueError("values are of tensors: files, PIL images and arrays are pixels")
+        with torch.no_grad():
+            crops_BCSS = torch.stack([self.transform(image) for image in _listed(images)])
+            return self.module.activations(crops_BCSS, layers)
+
+    def _input(self, images_BCHW: torch.Tensor, values: Values | None) -> torch.Tensor:
+        """The net's input for a tensor. ValueError if it is no images, or nobody says what its numbers are."""
+        if images_BCHW.ndim != 4 or images_BCHW.shape[1] != 3:
+            raise ValueError(f"a tensor of images is [B, 3, H, W], not {list(images_BCHW.shape)}")
+        if images_BCHW.dtype == torch.uint8 and values in (None, "pixels"):
+            images_BCHW, values = images_BCHW.float(), "pixels"
+        if not images_BCHW.is_floating_point() or values not in ("pixels", "unit", "standardised"):
+            raise ValueError(
+                f"of a tensor of {images_BCHW.dtype} say values=: 'pixels' (0 to 255), 'unit' (0 to 1) or "
+                f"'standardised' (by torchvision's Normalize), not {values!r}; uint8 is pixels"
+            )
+        mean_C11, own_mean_C11, std_C11 = (
+            torch.tensor(of_channel, dtype=images_BCHW.dtype, device=images_BCHW.device)[:, None, None]
+            for of_channel in (TORCHVISION_MEAN, self.net.mean_rgb, TORCHVISION_STD)
+        )
+        if values == "standardised":
+            images_BCHW = images_BCHW * std_C11 + mean_C11
+        return (images_BCHW if values == "pixels" else 255 * images_BCHW) - own_mean_C11
 
     def _width(self, layer: str) -> int:
         following = LAYERS.index(layer) + 1
@@ -135,6 +214,12 @@ class LoadedNet:
         draws = centre(np.array([height]), np.array([width]), side, scale)
         corner = int(draws.left_B[0]), int(draws.top_B[0])
         return (int(draws.scaled_width_B[0]), int(draws.scaled_height_B[0])), corner
+
+
+def _listed(images: AnyImage | Sequence[AnyImage]) -> list[AnyImage]:
+    """One image or many as a list."""
+    single = isinstance(images, AnyImage) and getattr(images, "ndim", 3) == 3
+    return [images] if single else list(images)  # type: ignore[list-item, arg-type]
 
 
 def _opened(image: AnyImage) -> Image.Image:

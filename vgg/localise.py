@@ -31,6 +31,7 @@ from vgg.localisation.stored import StoredBoxes, find_boxes, require_free
 from vgg.recipes.registry import BOX_NETS
 from vgg.reporting.localisation_result import publish_errors
 from vgg.reporting.localisation_run import summary
+from vgg.testing.opened_split import SplitOptions
 from vgg.tracking.server import tracking_uri
 from vgg.train import run_command
 
@@ -140,10 +141,9 @@ def evaluate(options: EvaluateOptions, run: Runner = on_the_cluster) -> tuple[di
     folder = parent.child(
         f"{options.protocol}-{'+'.join(map(str, scales))}-{provenance.full_identity[:8]}"
     ).underway()
-    batch, decode = options.layout.micro_batch or BoxJob.batch, options.layout.decode
-    job = BoxJob(
-        net, classifier, options.protocol, scales, location, options.split, options.precision, batch, decode
-    )
+    batch, decode = options.layout.micro_batch or SplitOptions.batch, options.layout.decode
+    split = SplitOptions(location, options.split, options.precision, batch, decode)
+    job = BoxJob(net, classifier, options.protocol, scales, split)
     stored = find_boxes(
         folder, provenance, data.images_N, data.keys, lambda tasks: run(BoxScorer, job, tasks, options.layout)
     )

@@ -20,8 +20,10 @@ from cli.files import require_writable
 from cli.program import program
 from cli.progress import ProgressMeter
 from pipelines.storage.atomic import atomic_file
+from vgg.pictures.heat import heat_maps
 from vgg.pictures.images import ranked_predictions
-from vgg.testing.prediction import image_files, open_image, predicted
+from vgg.testing.grad_cam import grad_cam
+from vgg.testing.prediction import image_files, open_image, predicted, rescaled_input
 from vgg.testing.probabilities import why_no_probabilities
 from vgg.testing.protocols import Evaluation, Protocol
 from vgg.testing.scales import requested_scales
@@ -54,6 +56,9 @@ class PredictOptions:
     that of the validation during training."""
     picture: Path | None = Path("predictions.png")
     """Picture file to draw the images with their predictions to, at most 16; None: no picture."""
+    grad_cam: Path | None = None
+    """Picture file to draw where the net sees the most probable class of each image to (Grad-CAM), at most 16
+    images."""
     csv: Path | None = None
     """CSV file for the five most probable classes of every image."""
     submission: Path | None = None
@@ -106,13 +111,13 @@ def predict(options: PredictOptions) -> None:
 
 
 def _check_outputs(options: PredictOptions) -> None:
-    for name in ("picture", "csv", "submission"):
+    for name in ("picture", "grad_cam", "csv", "submission"):
         if (file := getattr(options, name)) is not None:
-            require_writable(file, f"--{name}")
-    if options.picture is not None:
-        known = sorted(Figure().canvas.get_supported_filetypes())
-        if options.picture.suffix.lower().removeprefix(".") not in known:
-            raise UserError(f"--picture {options.picture} must end in one of .{', .'.join(known)}")
+            flag = f"--{name.replace('_', '-')}"
+            require_writable(file, flag)
+            known = sorted(Figure().canvas.get_supported_filetypes())
+            if name in ("picture", "grad_cam") and file.suffix.lower().removeprefix(".") not in known:
+                raise UserError(f"{flag} {file} must end in one of .{', .'.join(known)}")
 
 
 def _report(options: PredictOptions, net: TrainedNet, posteriors: dict[Path, np.ndarray]) -> None:
@@ -130,19 +135,38 @@ def _report(options: PredictOptions, net: TrainedNet, posteriors: dict[Path, np.
         with atomic_file(options.submission, "w") as stream:
             stream.writelines(lines)
         out.print(f"written: {options.submission}")
+    _draw(options, net, ranked, {file: int(best_k[0]) for file, best_k in best.items()})
+
+
+def _draw(options: PredictOptions, net: TrainedNet, ranked: dict[Path, Ranked], first: dict[Path, int]) -> None:
+    """The pictures that were asked for, of the first images; `first`: the most probable class of each."""
+    drawn = list(ranked)[:DRAWN_IMAGES]
+    images, names = [open_image(file) for file in drawn], [file.name for file in drawn]
+    scales = requested_scales("several" if options.several else "validation", net)
+    scale = scales[len(scales) // 2]
+    heat: list[np.ndarray] = []
+    if options.grad_cam is not None:
+        module = net.module()
+        inputs = [rescaled_input(image, scale, net.mean_rgb) for image in images]
+        heat = [grad_cam(module, each, first[file]) for file, each in zip(drawn, inputs, strict=True)]
+    for image in images:
+        image.thumbnail(DRAWN_SIZE)
+    pixels = [np.asarray(image) for image in images]
+    part = f", the first {len(drawn)} of {len(ranked)} images" if len(drawn) < len(ranked) else ""
     if options.picture is not None:
-        drawn = list(ranked)[:DRAWN_IMAGES]
-        images = [open_image(file) for file in drawn]
-        for image in images:
-            image.thumbnail(DRAWN_SIZE)
-        scales = requested_scales("several" if options.several else "validation", net)
         title = f"{net.name}, {options.protocol}, Q = {', '.join(map(str, scales))}"
-        pixels, best_of = [np.asarray(image) for image in images], [ranked[file] for file in drawn]
-        figure = ranked_predictions(pixels, best_of, [file.name for file in drawn], title)
-        with atomic_file(options.picture) as stream:
-            figure.savefig(stream, dpi=110, format=options.picture.suffix.lower().removeprefix("."))
-        part = f", the first {len(drawn)} of {len(ranked)} images" if len(drawn) < len(ranked) else ""
-        out.print(f"drawn: {options.picture}{part}")
+        _save(ranked_predictions(pixels, [ranked[file] for file in drawn], names, title), options.picture, part)
+    if options.grad_cam is not None:
+        title = f"{net.name}, Grad-CAM, Q = {scale}"
+        _save(
+            heat_maps(pixels, heat, [ranked[file][0] for file in drawn], names, title), options.grad_cam, part
+        )
+
+
+def _save(figure: Figure, file: Path, part: str) -> None:
+    with atomic_file(file) as stream:
+        figure.savefig(stream, dpi=110, format=file.suffix.lower().removeprefix("."))
+    console().print(f"drawn: {file}{part}")
 
 
 def _print(ranked: dict[Path, Ranked]) -> None:

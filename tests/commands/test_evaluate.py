@@ -38,6 +38,7 @@ from vgg.net.initialise import initialise
 from vgg.net.module import VGG
 from vgg.recipes.registry import RECIPES
 from vgg.testing import posteriors
+from vgg.testing.opened_split import SplitOptions
 from vgg.testing.protocols import Pass, derived_scales
 from vgg.testing.scales import remark_on_dense
 from vgg.testing.scoring import BLOCK, Scorer, ScoringJob, ScoringTask, blocks
@@ -168,7 +169,7 @@ def test_posteriors_are_those_of_plain_pytorch(data, run, protocol):
     """
     exact = 1e-3 if protocol == "single-crop" else 1e-5
     net, pass_, images = open_net(run), Pass(protocol, 72), range(BLOCK, BLOCK + 6)
-    score = Scorer(CPU, ScoringJob((net,), StagingOptions(str(data)), "val"))
+    score = Scorer(CPU, ScoringJob((net,), SplitOptions(StagingOptions(str(data)), "val")))
     found = score(ScoringTask(0, pass_, images.start, images.stop)).posteriors_BK
     shards = Shards(data, read_manifest(data), "val")
     for rescaled, tolerance in ((rescaled_by_us, exact), (rescaled_by_pil, 5e-3)):
@@ -183,7 +184,7 @@ def test_bf16_stays_near(data, run):
     """On a CPU too, where fp32 has convolutions of its own."""
     task, stage = ScoringTask(0, Pass("dense", 72), 0, 6), StagingOptions(str(data))
     fp32, bf16 = (
-        Scorer(CPU, ScoringJob((open_net(run),), stage, "val", precision=precision))(task).posteriors_BK
+        Scorer(CPU, ScoringJob((open_net(run),), SplitOptions(stage, "val", precision)))(task).posteriors_BK
         for precision in ("fp32", "bf16")
     )
     assert 0 < np.abs(fp32 - bf16).max() < 0.02
@@ -193,7 +194,9 @@ def test_bf16_stays_near(data, run):
 def test_the_number_of_crops_at_once_changes_nothing(data, run, protocol):
     net, task = open_net(run), ScoringTask(0, Pass(protocol, 72), 0, 7)
     first, *others = (
-        Scorer(CPU, ScoringJob((net,), StagingOptions(str(data)), "val", batch=batch))(task).posteriors_BK
+        Scorer(CPU, ScoringJob((net,), SplitOptions(StagingOptions(str(data)), "val", batch=batch)))(
+            task
+        ).posteriors_BK
         for batch in (32, 1, 500)
     )
     for other in others:
@@ -241,7 +244,7 @@ def test_every_test_leaves_its_result(evaluated, data):
 def test_several_scales_are_the_mean_of_each(evaluated, data, run):
     _, folder = evaluated
     net = open_net(run)
-    score = Scorer(CPU, ScoringJob((net,), StagingOptions(str(data)), "val"))
+    score = Scorer(CPU, ScoringJob((net,), SplitOptions(StagingOptions(str(data)), "val")))
     each = [score(ScoringTask(0, Pass("dense", scale), 0, 40)).posteriors_BK for scale in (64, 72, 80)]
     kept = posteriors.read(Folder(str(folder)), "dense-64+72+80/posteriors.arrow")
     np.testing.assert_allclose(kept.posteriors_NK[:40], np.mean(each, axis=0), atol=1e-6)

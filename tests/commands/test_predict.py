@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import entry_point
 from tests.commands.test_evaluate import save_net
@@ -59,6 +60,18 @@ def test_a_folder_is_predicted_image_by_image(run, photos, call, tmp_path):
     assert f"{IMAGES} images predicted" in out
     assert "predicting: 14 of 14 images" in err
     assert (tmp_path / "best.png").stat().st_size > 10_000
+
+
+def test_grad_cam_is_drawn_beside_the_images(run, photos, call, tmp_path):
+    code, out, err = call(photos, "--net", run, "--picture", "None", "--grad-cam", tmp_path / "heat.png")
+    assert code == 0, err
+    assert f"drawn: {tmp_path}/heat.png" in out.replace("\n", "")
+    with Image.open(tmp_path / "heat.png") as drawn:
+        pixels_HWC = np.asarray(drawn.convert("RGB"))
+    assert pixels_HWC.shape[0] > 200 * IMAGES
+    code, _, err = call(photos, "--net", run, "--grad-cam", tmp_path / "heat.xyz")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--grad-cam" in err
 
 
 def test_names_are_never_markup_or_formulas(photos, digits, tmp_path, call):

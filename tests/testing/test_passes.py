@@ -11,6 +11,7 @@ from pipelines.shards.reader import Shards
 from pipelines.shards.staging import StagingOptions
 from pipelines.storage.folder import Folder
 from vgg.testing import posteriors
+from vgg.testing.opened_split import SplitOptions
 from vgg.testing.passes import Images, PassOfNet, score_passes
 from vgg.testing.protocols import Pass
 from vgg.testing.provenance import EnsembleMember, Provenance
@@ -21,7 +22,7 @@ CLASSES = 10
 
 @pytest.fixture
 def job(digits):
-    return ScoringJob((), StagingOptions(str(digits)), "val")
+    return ScoringJob((), SplitOptions(StagingOptions(str(digits)), "val"))
 
 
 def pass_of_net(folder, scale=32, precision="fp32"):
@@ -87,12 +88,12 @@ def test_blocks_of_another_precision_are_scored_again_and_kept(job, tmp_path):
     """Each precision has blocks of its own, and the result names what the workers scored in."""
     net_pass = pass_of_net(tmp_path, precision="auto")
     for precision in ("bf16", "fp32"):
-        asked = replace(job, precision=precision)
+        asked = replace(job, split=replace(job.split, precision=precision))
         scored, tasks = score(asked, net_pass, precision=precision)
         assert len(tasks) == 2
         assert {member.precision for member in members(scored)} == {precision}
     for precision in ("bf16", "fp32"):
-        scored, tasks = score(replace(job, precision=precision), net_pass)
+        scored, tasks = score(replace(job, split=replace(job.split, precision=precision)), net_pass)
         assert not tasks
         assert {member.precision for member in members(scored)} == {precision}
 
@@ -170,7 +171,7 @@ def test_a_split_without_images_is_refused(job, digits, tmp_path):
     splits = {**manifest.splits, "val": Split(())}
     (tmp_path / "manifest.json").write_text(replace(manifest, splits=splits).to_json())
     with pytest.raises(UserError, match="has no image in split 'val'"):
-        score(replace(job, data=StagingOptions(str(tmp_path))), pass_of_net(tmp_path))
+        score(replace(job, split=replace(job.split, data=StagingOptions(str(tmp_path)))), pass_of_net(tmp_path))
 
 
 def other_images(block):

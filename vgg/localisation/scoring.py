@@ -4,8 +4,7 @@ Shapes: B images of one shape, K classes, C classes that an image has boxes for,
 with one box for all classes, h and w sides of a net's output map, H and W image sides in pixels; 4: xmin, ymin,
 xmax, ymax as fractions of the image."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,29 +12,18 @@ import torch
 from cluster.layout import Worker
 from pipelines.loading.batch import to_input
 from pipelines.loading.boxes import from_crop
-from pipelines.loading.dali_graphs import Placement
 from pipelines.loading.draw import Draws, centre
-from pipelines.loading.loaders import EvalLoader
-from pipelines.loading.whole_images import whole_images
-from pipelines.shards.manifest import read_manifest
-from pipelines.shards.reader import Shards
-from pipelines.shards.staging import StagingOptions, stage
-from pipelines.shards.verification import verify
 from vgg.boxes.geometry import to_edges
 from vgg.boxes.regression import boxes_of_classes
 from vgg.localisation.candidates import ImageBoxes
 from vgg.localisation.provenance import BoxProtocol
-from vgg.net.module import VGG
-from vgg.net.precision import MixedPrecision, Precision, autocast_dtype
+from vgg.testing.opened_split import OpenedSplit, SplitOptions
 from vgg.testing.protocols import with_mirrors
 from vgg.testing.scales import TOTAL_STRIDE
-from vgg.testing.winograd import WinogradVGG
 from vgg.weights.trained_net import TrainedNet
 
 KEPT_CLASSES = 10
 """Classes that boxes are kept for, the most probable: five are tested, and those of a fusion may be others."""
-
-Module = VGG | WinogradVGG
 
 
 @dataclass(frozen=True)
@@ -47,12 +35,7 @@ class BoxJob:
     """None for the true class."""
     protocol: BoxProtocol
     scales: tuple[int, ...]
-    data: StagingOptions
-    split: str
-    precision: Precision
-    batch: int = 32
-    """Crops per forward pass; whole images are batched to as many pixels."""
-    decode: Placement = "cpu"
+    split: SplitOptions
 
 
 @dataclass(frozen=True)
@@ -68,25 +51,15 @@ class BoxScorer:
 
     def __init__(self, worker: Worker, job: BoxJob) -> None:
         """Open data and nets. UserError if the data cannot be read."""
-        root = stage(job.data, splits=(job.split,), underway=True, flag="--data")
-        self._worker, self._job, self._manifest = worker, job, read_manifest(root)
-        verify(root, self._manifest, (job.split,))
-        self._shards = Shards(root, self._manifest, job.split)
-        self._precision = MixedPrecision(autocast_dtype(job.precision, worker.device), worker.device)
-        if worker.device.type == "cuda":
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        self._net = self._module(job.net)
-        self._classifier = None if job.classifier is None else self._module(job.classifier)
-
-    def _module(self, net: TrainedNet) -> Module:
-        module = net.module().to(self._worker.device)
-        by_winograd = self._worker.device.type == "cpu" and self._precision.dtype == torch.float32
-        return WinogradVGG(module) if by_winograd else module
+        self._job, self._opened = job, OpenedSplit(worker, job.split)
+        self._shards = self._opened.shards
+        self._net = self._opened.on_device(job.net.module())
+        self._classifier = None if job.classifier is None else self._opened.on_device(job.classifier.module())
 
     @torch.inference_mode()
     def __call__(self, task: BoxTask) -> list[ImageBoxes]:
         """The task's images, in order."""
-        with self._precision.autocast():
+        with self._opened.precision.autocast():
             found = self._on_centre_crops(task) if self._job.protocol == "centre" else self._everywhere(task)
         return [found[image] for image in task.images]
 
@@ -94,19 +67,8 @@ class BoxScorer:
         net, (scale,) = self._job.net, self._job.scales
         side, boxes = net.architecture.side, net.architecture.boxes
         assert boxes is not None
-        loader = EvalLoader(
-            self._shards,
-            replace(self._manifest, mean_rgb=net.mean_rgb),
-            np.asarray(task.images),
-            side=side,
-            scale=scale,
-            batch=self._job.batch,
-            device=self._worker.device,
-            threads=self._worker.threads,
-            placement=self._job.decode,
-        )
         found = {}
-        with loader:
+        with self._opened.centre_crops(net, np.asarray(task.images), scale) as loader:
             for batch in loader:
                 images_B = batch.images_B
                 outputs_BK = self._net(to_input(batch)).flatten(1).float()
@@ -131,9 +93,11 @@ class BoxScorer:
         kept = {image: _most_probable(posterior_K) for image, posterior_K in posteriors.items()}
         boxes: dict[int, list[np.ndarray]] = {image: [] for image in task.images}
         for scale in self._job.scales:
-            for images_B, batch_BCHW in self._batches(task, scale, self._job.net):
+            for images_B, batch_BCHW in self._opened.whole_images(
+                self._job.net, np.asarray(task.images), scale
+            ):
                 maps_BKhw = self._net(with_mirrors(batch_BCHW)).float().cpu()
-                for i, image in enumerate(images_B):
+                for i, image in enumerate(images_B.tolist()):
                     of_image = maps_BKhw[[i, len(images_B) + i]]  # and of its mirror image
                     boxes[image].append(self._boxes(of_image, kept[image], batch_BCHW.shape[2:]))
         return {
@@ -156,11 +120,13 @@ class BoxScorer:
         means: dict[int, list[np.ndarray]] = {image: [] for image in task.images}
         places: dict[int, list[np.ndarray]] = {image: [] for image in task.images}
         for scale in self._job.scales:
-            for images_B, batch_BCHW in self._batches(task, scale, self._job.classifier):
+            for images_B, batch_BCHW in self._opened.whole_images(
+                self._job.classifier, np.asarray(task.images), scale
+            ):
                 maps_2BKhw = self._classifier(with_mirrors(batch_BCHW)).float().unflatten(0, (2, -1))
                 mean_BK = maps_2BKhw.mean((3, 4)).softmax(2).mean(0).cpu().numpy()
                 place_BPK = maps_2BKhw.softmax(2).permute(1, 0, 3, 4, 2).flatten(1, 3).cpu().numpy()
-                for i, image in enumerate(images_B):
+                for i, image in enumerate(images_B.tolist()):
                     means[image].append(mean_BK[i])
                     places[image].append(place_BPK[i])
         posteriors = {}
@@ -194,20 +160,6 @@ class BoxScorer:
             edges_P4 = to_edges(boxes_of_classes(outputs_PK, of_class_P, net.boxes)).double().numpy()
             boxes.append(from_crop(edges_P4, draws, net.side))
         return np.stack(boxes, 1).astype(np.float32)
-
-    def _batches(self, task: BoxTask, scale: int, net: TrainedNet) -> Iterator[tuple[list[int], torch.Tensor]]:
-        """Indices and pixels [B, 3, H, W], less the net's mean, of whole images of one shape."""
-        mean_C = torch.tensor(net.mean_rgb, device=self._worker.device)
-        for batch in whole_images(
-            self._shards,
-            np.asarray(task.images),
-            scale=scale,
-            pixels=self._job.batch * net.architecture.side**2 // 2,  # the mirror images are the other half
-            device=self._worker.device,
-            threads=self._worker.threads,
-            placement=self._job.decode,
-        ):
-            yield batch.images_B.tolist(), (batch.images_BHWC.float() - mean_C).permute(0, 3, 1, 2)
 
 
 def _most_probable(posterior_K: np.ndarray) -> np.ndarray:

@@ -4,14 +4,14 @@ Shapes: B images, C channels, H and W image sides in pixels, K classes, F units 
 layer, h and w sides of the class score map, s the side of the last feature map of a crop (7 at 224).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from cli.errors import UserError
-from vgg.net.architecture import HIDDEN, Architecture, layers
+from vgg.net.architecture import HIDDEN, Architecture, Layer, layers
 
 
 def normalise_locally(maps_BCHW: torch.Tensor) -> torch.Tensor:
@@ -62,13 +62,44 @@ class VGG(nn.Module):
             )
         maps_BCHW = images_BCHW
         for layer in self.convolutional:
-            if layer.kind == "conv":
-                maps_BCHW = F.relu(self.get_submodule(layer.name)(maps_BCHW), inplace=True)
-            elif layer.kind == "lrn":
-                maps_BCHW = normalise_locally(maps_BCHW)
-            else:
-                maps_BCHW = F.max_pool2d(maps_BCHW, layer.kernel)
+            maps_BCHW = self._output(layer, maps_BCHW)
         return maps_BCHW
+
+    def activations(self, images_BCHW: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
+        """Outputs of these layers, in the net's order, [B, C, H, W] each: of convolutions, fc6 and fc7 after
+        the ReLU, of fully connected layers one vector for every position of the crop.
+
+        Nothing beyond the last of them is computed. ValueError for a layer that the net lacks, or an image that
+        is too small for one.
+        """
+        known = [layer.name for layer in layers(self.architecture)]
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(f"layer {unknown[0]!r} is not one of {', '.join(known)}")
+        found: dict[str, torch.Tensor] = {}
+        maps_BCHW = images_BCHW
+        for layer in layers(self.architecture):
+            if len(found) == len(set(names)):
+                break
+            least = {"pool": layer.kernel, "linear": self.architecture.side // 32 if layer.name == "fc6" else 1}
+            if min(maps_BCHW.shape[2:]) < least.get(layer.kind, 1):
+                height, width = images_BCHW.shape[2:]
+                raise ValueError(f"an image of {height}x{width} pixels is too small for layer {layer.name}")
+            maps_BCHW = self._output(layer, maps_BCHW)
+            if layer.name in names:
+                found[layer.name] = maps_BCHW
+        return found
+
+    def _output(self, layer: Layer, maps_BCHW: torch.Tensor) -> torch.Tensor:
+        """What a layer makes of its input, with its ReLU."""
+        if layer.kind == "conv":
+            return F.relu(self.get_submodule(layer.name)(maps_BCHW), inplace=True)
+        if layer.kind == "lrn":
+            return normalise_locally(maps_BCHW)
+        if layer.kind == "pool":
+            return F.max_pool2d(maps_BCHW, layer.kernel)
+        units_BhwF = self._patches(maps_BCHW) if layer.name == "fc6" else maps_BCHW.permute(0, 2, 3, 1)
+        units_BFhw = self.get_submodule(layer.name)(units_BhwF).permute(0, 3, 1, 2)
+        return units_BFhw if layer.name == "fc8" else F.relu(units_BFhw)
 
     def forward(
         self, images_BCHW: torch.Tensor, masks_BF: Sequence[torch.Tensor] | None = None
@@ -87,7 +118,7 @@ class VGG(nn.Module):
         s = self.architecture.side // 32
         if maps_BCHW.shape[2:] != (s, s):
             assert masks_BF is None, "dropout is for training crops"
-            return self._classify_everywhere(maps_BCHW, s)
+            return self._classify_everywhere(maps_BCHW)
         hidden_BF = maps_BCHW.flatten(1)
         for i, layer in enumerate((self.fc6, self.fc7)):
             hidden_BF = F.relu(layer(hidden_BF))
@@ -95,12 +126,16 @@ class VGG(nn.Module):
                 hidden_BF = hidden_BF * masks_BF[i]
         return self.fc8(hidden_BF)[:, :, None, None]
 
-    def _classify_everywhere(self, maps_BCHW: torch.Tensor, s: int) -> torch.Tensor:
+    def _classify_everywhere(self, maps_BCHW: torch.Tensor) -> torch.Tensor:
         """The fully connected layers as s×s and 1×1 convolutions with the same weights.
 
         Computed as matrix products over the positions of the map: a convolution would first reorder the weights
         of fc6, three quarters of the net.
         """
-        patches_BhwF = maps_BCHW.unfold(2, s, 1).unfold(3, s, 1).permute(0, 2, 3, 1, 4, 5).flatten(3)
-        hidden_BhwF = F.relu(self.fc7(F.relu(self.fc6(patches_BhwF))))
+        hidden_BhwF = F.relu(self.fc7(F.relu(self.fc6(self._patches(maps_BCHW)))))
         return self.fc8(hidden_BhwF).permute(0, 3, 1, 2)
+
+    def _patches(self, maps_BCHW: torch.Tensor) -> torch.Tensor:
+        """The input of fc6 at every position of the crop on the last feature map, [B, h, w, F]."""
+        s = self.architecture.side // 32
+        return maps_BCHW.unfold(2, s, 1).unfold(3, s, 1).permute(0, 2, 3, 1, 4, 5).flatten(3)

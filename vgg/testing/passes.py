@@ -112,11 +112,12 @@ def score_passes(
     is known from the first worker that scores. UserError if the split is empty, Failure if workers differ in
     precision; whatever `run_tasks` raises.
     """
-    root = stage(job.data, splits=(job.split,), flag="--data")
-    images = Images.of(Shards(root, read_manifest(root), job.split), root, job.split)
+    split = job.split.split
+    root = stage(job.split.data, splits=(split,), flag="--data")
+    images = Images.of(Shards(root, read_manifest(root), split), root, split)
     bounds = blocks(len(images.keys))
     saved = _saved_blocks(passes, images, dict(bounds))
-    precision = _most_saved(saved) if job.precision == "auto" else job.precision
+    precision = _most_saved(saved) if job.split.precision == "auto" else job.split.precision
     while tasks := [
         ScoringTask(*net_pass.key, first, stop)
         for net_pass in passes

@@ -72,7 +72,7 @@ def predicted(
             except UserError as error:
                 unreadable[file] = error
                 continue
-            scaled[file] = {scale: _rescale(image, scale, net.mean_rgb) for scale in evaluation.scales}
+            scaled[file] = {scale: rescaled_input(image, scale, net.mean_rgb) for scale in evaluation.scales}
         posteriors_BK = _score(net, module, list(scaled.values()), evaluation)
         found = dict(zip(scaled, posteriors_BK, strict=True))
         yield from ((file, unreadable[file] if file in unreadable else found[file]) for file in some)
@@ -102,7 +102,7 @@ def _pass(net: TrainedNet, module: VGG, pass_: Pass, images_BCHW: torch.Tensor) 
     return multi_crop(module, images_BCHW, side=side, grid=GRID if many else 1, mirror=many)
 
 
-def _rescale(image: Image.Image, scale: int, mean_rgb: tuple[float, float, float]) -> torch.Tensor:
+def rescaled_input(image: Image.Image, scale: int, mean_rgb: tuple[float, float, float]) -> torch.Tensor:
     """The image with a shorter side of `scale` pixels, less the mean, [C, H, W] float32."""
     sizes = np.array([image.height]), np.array([image.width]), np.array([scale])
     height, width = (int(length[0]) for length in rescaled(*sizes))
