@@ -44,5 +44,5 @@ def heat_maps(
         plain.set_title(as_text(name), fontsize=9)
         covered.set_title(f"{short_name(label, 30)} {probability:.1%}", fontsize=9)
     bar = figure.colorbar(shown, ax=grid, shrink=min(1.0, 3 / len(images_HWC)), aspect=30)
-    bar.set_label("speaks for the class, relative to the strongest place")
+    bar.set_label("evidence for it (strongest place: 1)")
     return figure

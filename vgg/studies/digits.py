@@ -9,14 +9,15 @@ from vgg.testing.protocols import Protocol
 
 PROTOCOLS: tuple[Protocol, ...] = ("single-crop", "dense", "multi-crop", "both")
 
-# Adam leaves the plateau at ln 10 at this width in so few updates, in all six.
+# At this rate Adam leaves the plateau at ln 10 in so few updates in all six. At 1e-3 E stays there, on both of
+# two seeds, and D comes to 95 % on one and 83 % on the other.
 BASE = replace(
     DIGITS,
     model=replace(DIGITS.model, width=0.125),
     input=replace(DIGITS.input, mirror=True),  # dense and multi-crop average over mirror images
-    optim=Optim(name="adam", lr=1e-3),
+    optim=Optim(name="adam", lr=3e-4),
     schedule=Schedule(patience_steps=60, max_drops=2),
-    train=Train(precision="fp32", batch=64, steps=300, validation_steps=100, checkpoint_steps=25, log_steps=10),
+    train=Train(precision="fp32", batch=64, steps=400, validation_steps=100, checkpoint_steps=25, log_steps=10),
 )
 
 
@@ -42,5 +43,5 @@ def _jittered(start: str, recipe: Recipe) -> Training:
     model = replace(recipe.model, initialisation="checkpoint")
     crop = replace(recipe.input, min_scale=32, max_scale=48, test_scale=40)
     shorter = replace(recipe.train, steps=100, validation_steps=50)
-    tuned = replace(recipe, model=model, input=crop, optim=replace(recipe.optim, lr=3e-4), train=shorter)
+    tuned = replace(recipe, model=model, input=crop, optim=replace(recipe.optim, lr=1e-4), train=shorter)
     return Training(f"{start}-jitter", "digits", tuned, start)
