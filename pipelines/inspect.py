@@ -55,7 +55,7 @@ def inspect(options: InspectOptions, console: Console) -> Path:
     if options.verify:
         _verify(root, manifest)
         console.print("every shard has the digest of the manifest")
-    splits = {name: Shards(root, manifest, name) for name in manifest.splits}
+    splits = {name: Shards(root, manifest, name, labelled=False) for name in manifest.splits}
     if options.split not in splits:
         raise UserError(f"--split {options.split}: {root} has {', '.join(splits)}")
     for table in (split_table(manifest, splits), class_table(manifest, splits)):

@@ -24,6 +24,7 @@ from cli.program import program
 from cluster.layout import Layout
 from cluster.parallel.choose import check_layout
 from pipelines.shards.manifest import Manifest, read_manifest
+from pipelines.shards.reader import Shards
 from pipelines.shards.staging import DEFAULT_FOLDER, StagingOptions
 from pipelines.storage.apart import require_apart
 from pipelines.storage.folder import Folder
@@ -112,6 +113,8 @@ def evaluate(options: EvaluateOptions, run_job: JobRunner | None = None) -> list
     manifest = read_manifest(Folder(data, "--data"))
     for split in options.split:
         require(split in manifest.splits, f"--split {split}", f"one of {', '.join(manifest.splits)}")
+        if "://" not in data:  # what lies on a store is looked into by the workers, which stage it
+            Shards(Path(data), manifest, split)
     nets = tuple(open_net(reference) for reference in options.nets)
     _require_different(nets, options.nets)
     for net in nets:

@@ -1,4 +1,4 @@
-"""Classify image files: `python -m vgg.predict IMAGE… --net NET`, also all below a folder.
+"""Classify image files: `python -m vgg.predict IMAGE… --net NET`, also all of a folder or a packed split.
 
 Shapes: K classes.
 """
@@ -23,7 +23,7 @@ from pipelines.storage.atomic import atomic_file
 from vgg.pictures.heat import heat_maps
 from vgg.pictures.images import ranked_predictions
 from vgg.testing.grad_cam import grad_cam
-from vgg.testing.prediction import image_files, open_image, predicted, rescaled_input
+from vgg.testing.prediction import NamedImage, named_images, predicted, rescaled_input
 from vgg.testing.probabilities import why_no_probabilities
 from vgg.testing.protocols import Evaluation, Protocol
 from vgg.testing.scales import requested_scales
@@ -45,12 +45,14 @@ class PredictOptions:
     """The five most probable classes of each image."""
 
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """Image files, or folders of them."""
+    """Image files, folders of them, or folders of packed data sets."""
     net: str
     """A run's folder (its best checkpoint is used), a checkpoint's, runs:/RUN or models:/MODEL of MLflow, or a
     weights file of torchvision's vgg11, vgg13, vgg16 or vgg19."""
     protocol: Protocol = "dense"
     """How the paper tests a net; see python -m vgg.evaluate --help."""
+    split: str = "test"
+    """Of a packed data set, the split whose images are classified; they need no labels."""
     several: bool = False
     """Average over the three test scales that the paper derives from the training scale, instead of testing at
     that of the validation during training."""
@@ -83,29 +85,31 @@ def predict(options: PredictOptions) -> None:
     _check_outputs(options)
     net = open_net(options.net)
     net.require_classifier()
-    files = image_files(options.images)
+    images = named_images(options.images, options.split)
     if options.submission is not None and net.class_ids is None:
         raise UserError("--submission: the net does not say its classes' identifiers; train it again")
     scales = requested_scales("several" if options.several else "validation", net)
-    posteriors: dict[Path, np.ndarray] = {}
+    posteriors: dict[NamedImage, np.ndarray] = {}
     unreadable: list[UserError] = []
-    many = len(files) > SHOWN_TABLES
-    with ProgressMeter("predicting", len(files), "images") if many else nullcontext() as meter:
-        for file, found in predicted(net, files, Evaluation(options.protocol, scales)):
+    many = len(images) > SHOWN_TABLES
+    with ProgressMeter("predicting", len(images), "images") if many else nullcontext() as meter:
+        for image, found in predicted(net, images, Evaluation(options.protocol, scales)):
             if isinstance(found, UserError):
                 unreadable.append(found)
             else:
-                posteriors[file] = found
+                posteriors[image] = found
             if meter is not None:
                 meter.advance(1)
     if not posteriors:
         raise unreadable[0]
-    if fault := why_no_probabilities(np.stack(list(posteriors.values())), [str(file) for file in posteriors]):
+    if fault := why_no_probabilities(
+        np.stack(list(posteriors.values())), [str(image.path) for image in posteriors]
+    ):
         raise Failure(f"{net.name}: {fault}")
     _report(options, net, posteriors)
     if unreadable:
         raise Failure(
-            f"{len(unreadable)} of {len(files)} images passed over: {'; '.join(map(str, unreadable[:3]))}"
+            f"{len(unreadable)} of {len(images)} images passed over: {'; '.join(map(str, unreadable[:3]))}"
             + ("; …" if len(unreadable) > 3 else "")
         )
 
@@ -120,10 +124,12 @@ def _check_outputs(options: PredictOptions) -> None:
                 raise UserError(f"{flag} {file} must end in one of .{', .'.join(known)}")
 
 
-def _report(options: PredictOptions, net: TrainedNet, posteriors: dict[Path, np.ndarray]) -> None:
+def _report(options: PredictOptions, net: TrainedNet, posteriors: dict[NamedImage, np.ndarray]) -> None:
     names = net.class_names or tuple(f"class {k}" for k in range(net.architecture.classes))
-    best = {file: np.argsort(-each_K, kind="stable")[:SHOWN_CLASSES] for file, each_K in posteriors.items()}
-    ranked = {file: [(names[k], float(posteriors[file][k])) for k in best_k] for file, best_k in best.items()}
+    best = {image: np.argsort(-each_K, kind="stable")[:SHOWN_CLASSES] for image, each_K in posteriors.items()}
+    ranked = {
+        image: [(names[k], float(posteriors[image][k])) for k in best_k] for image, best_k in best.items()
+    }
     _print(ranked)
     out = console()
     if options.csv is not None:
@@ -131,35 +137,37 @@ def _report(options: PredictOptions, net: TrainedNet, posteriors: dict[Path, np.
         out.print(f"written: {options.csv}")
     if options.submission is not None:
         assert net.class_ids is not None
-        lines = [f"{file.name} {net.class_ids[best_k[0]]}\n" for file, best_k in best.items()]
+        lines = [f"{image.path.name} {net.class_ids[best_k[0]]}\n" for image, best_k in best.items()]
         with atomic_file(options.submission, "w") as stream:
             stream.writelines(lines)
         out.print(f"written: {options.submission}")
-    _draw(options, net, ranked, {file: int(best_k[0]) for file, best_k in best.items()})
+    _draw(options, net, ranked, {image: int(best_k[0]) for image, best_k in best.items()})
 
 
-def _draw(options: PredictOptions, net: TrainedNet, ranked: dict[Path, Ranked], first: dict[Path, int]) -> None:
+def _draw(
+    options: PredictOptions, net: TrainedNet, ranked: dict[NamedImage, Ranked], first: dict[NamedImage, int]
+) -> None:
     """The pictures that were asked for, of the first images; `first`: the most probable class of each."""
     drawn = list(ranked)[:DRAWN_IMAGES]
-    images, names = [open_image(file) for file in drawn], [file.name for file in drawn]
+    images, names = [each.open() for each in drawn], [each.path.name for each in drawn]
     scales = requested_scales("several" if options.several else "validation", net)
     scale = scales[len(scales) // 2]
     heat: list[np.ndarray] = []
     if options.grad_cam is not None:
         module = net.module()
         inputs = [rescaled_input(image, scale, net.mean_rgb) for image in images]
-        heat = [grad_cam(module, each, first[file]) for file, each in zip(drawn, inputs, strict=True)]
+        heat = [grad_cam(module, input_, first[each]) for each, input_ in zip(drawn, inputs, strict=True)]
     for image in images:
         image.thumbnail(DRAWN_SIZE)
     pixels = [np.asarray(image) for image in images]
     part = f", the first {len(drawn)} of {len(ranked)} images" if len(drawn) < len(ranked) else ""
     if options.picture is not None:
         title = f"{net.name}, {options.protocol}, Q = {', '.join(map(str, scales))}"
-        _save(ranked_predictions(pixels, [ranked[file] for file in drawn], names, title), options.picture, part)
+        _save(ranked_predictions(pixels, [ranked[each] for each in drawn], names, title), options.picture, part)
     if options.grad_cam is not None:
         title = f"{net.name}, Grad-CAM, Q = {scale}"
         _save(
-            heat_maps(pixels, heat, [ranked[file][0] for file in drawn], names, title), options.grad_cam, part
+            heat_maps(pixels, heat, [ranked[each][0] for each in drawn], names, title), options.grad_cam, part
         )
 
 
@@ -169,27 +177,29 @@ def _save(figure: Figure, file: Path, part: str) -> None:
     console().print(f"drawn: {file}{part}")
 
 
-def _print(ranked: dict[Path, Ranked]) -> None:
+def _print(ranked: dict[NamedImage, Ranked]) -> None:
     out = console()
-    for file, classes in ranked.items():
+    for image, classes in ranked.items():
         if len(ranked) > SHOWN_TABLES:
-            out.print(f"{file}: {classes[0][0]} {classes[0][1]:.1%}")
+            out.print(f"{image.path}: {classes[0][0]} {classes[0][1]:.1%}")
             continue
-        table = Table("class", "posterior", title=str(file))
+        table = Table("class", "posterior", title=str(image.path))
         for name, probability in classes:
             table.add_row(name, f"{probability:.1%}")
         out.print(table)
     out.print(f"{len(ranked):,} images predicted" if len(ranked) != 1 else "1 image predicted")
 
 
-def _write_csv(path: Path, ranked: dict[Path, Ranked]) -> None:
+def _write_csv(path: Path, ranked: dict[NamedImage, Ranked]) -> None:
     places = range(1, SHOWN_CLASSES + 1)
     columns = [f"{what}_{place}" for place in places for what in ("class", "posterior")]
     with atomic_file(path, "w") as stream:
         writer = csv.writer(stream)
         writer.writerow(["file", *columns])
-        for file, classes in ranked.items():
-            writer.writerow([file, *(value for name, share in classes for value in (name, f"{share:.6f}"))])
+        for image, classes in ranked.items():
+            writer.writerow(
+                [image.path, *(value for name, share in classes for value in (name, f"{share:.6f}"))]
+            )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from cli.errors import UserError
 from pipelines.shards.manifest import Manifest
 from pipelines.shards.reader import Shards
+from pipelines.shards.schema import UNLABELLED
 
 MARGIN, CAPTION = 4, 14  # pixels between tiles, and below each for its caption
 
@@ -29,7 +30,8 @@ def montage(shards: Shards, manifest: Manifest, columns: int, rows: int, tile: i
     for position, image in enumerate(samples):
         left, top = MARGIN + position % columns * width, MARGIN + position // columns * height
         sheet.paste(ImageOps.pad(_decoded(shards, int(image)), (tile, tile), color=GREY), (left, top))
-        caption = manifest.class_names[shards.labels_N[image]].split(",")[0]
+        label = int(shards.labels_N[image])
+        caption = "" if label == UNLABELLED else manifest.class_names[label].split(",")[0]
         while len(caption) > 1 and pen.textlength(caption, font) > tile:
             caption = caption[:-2].rstrip() + "…"
         pen.text((left, top + tile), caption, fill="black", font=font)

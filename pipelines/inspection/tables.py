@@ -9,6 +9,7 @@ from rich.table import Table
 
 from pipelines.shards.manifest import Manifest
 from pipelines.shards.reader import Shards
+from pipelines.shards.schema import UNLABELLED
 
 MAX_ROWS = 20
 
@@ -50,7 +51,8 @@ def class_table(manifest: Manifest, splits: dict[str, Shards]) -> Table:
 
 
 def _images_per_class(shards: Shards, manifest: Manifest) -> np.ndarray:
-    return np.bincount(shards.labels_N, minlength=len(manifest.classes))
+    labelled_N = shards.labels_N[shards.labels_N != UNLABELLED]
+    return np.bincount(labelled_N, minlength=len(manifest.classes))
 
 
 def _value_range(values: np.ndarray) -> str:

@@ -16,9 +16,9 @@ from pipelines.packing.packed_shard import PackedShard
 from pipelines.packing.plan import finished_shards, plan_shards
 from pipelines.packing.shard import NOTES, ShardTask, pack_shard
 from pipelines.shards.manifest import MANIFEST, BoxStatistics, Manifest, Segments, ShardInfo, Split
-from pipelines.shards.schema import FORMAT, SEGMENTS_FORMAT
+from pipelines.shards.schema import FORMAT, SEGMENTS_FORMAT, UNLABELLED
 from pipelines.sources.recognise import open_source
-from pipelines.sources.source import Source
+from pipelines.sources.source import NO_CLASS, Source
 from pipelines.storage.folder import Folder
 
 RunTasks = Callable[
@@ -68,7 +68,7 @@ def _pack_shards(
     """Split -> its shards in order. Those that an interrupted packing finished are not packed again."""
     shards = plan_shards(source, options.shard_mb * 10**6)
     packed = finished_shards(folder, source, options, list(shards))
-    labels = {name: label for label, name in enumerate(source.classes)}
+    labels = {NO_CLASS: UNLABELLED, **{name: label for label, name in enumerate(source.classes)}}
     tasks = [
         ShardTask(folder.uri, name, tuple(files), labels, options.segments == "on")
         for name, files in shards.items()

@@ -28,7 +28,7 @@ class ShardTask:
     name: str
     files: tuple[SourceFile, ...]
     labels: dict[str, int]
-    """Class identifier -> label."""
+    """Class identifier -> label, `NO_CLASS` included."""
     in_segments: bool
     """Whether JPEG files are given restart markers."""
 

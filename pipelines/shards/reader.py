@@ -14,7 +14,7 @@ import pyarrow as pa
 from cli.errors import UserError
 from pipelines.shards.boxes import Box, OwnBoxes
 from pipelines.shards.manifest import Manifest, ShardInfo
-from pipelines.shards.schema import INDEX
+from pipelines.shards.schema import INDEX, UNLABELLED
 
 NO_SEGMENTS = np.empty(0, np.uint16)
 
@@ -22,8 +22,11 @@ NO_SEGMENTS = np.empty(0, np.uint16)
 class Shards:
     """One split: any image by its index, without a copy. A shard is opened at the first access to it."""
 
-    def __init__(self, root: Path, manifest: Manifest, split: str) -> None:
-        """UserError if there is no such split, or a file is missing, truncated or of another schema."""
+    def __init__(self, root: Path, manifest: Manifest, split: str, *, labelled: bool = True) -> None:
+        """UserError if there is no such split, or a file is missing, truncated or of another schema.
+
+        `labelled`: whether every image must have a class; one without is labelled `UNLABELLED`.
+        """
         if split not in manifest.splits:
             raise UserError(f"{root} has no split {split!r}, only {', '.join(manifest.splits)}")
         self._root, self._infos, self._schema = root, manifest.splits[split].shards, manifest.schema
@@ -39,11 +42,11 @@ class Shards:
         self.labels_N = _int32(rows, "label").astype(np.int64)
         self.heights_N = _int32(rows, "height")
         self.widths_N = _int32(rows, "width")
-        self._check_rows(manifest, split)
+        self._check_rows(manifest, split, labelled)
         self._starts = np.cumsum([0, *(info.rows for info in self._infos)])
         self._opened: dict[int, _Shard] = {}
 
-    def _check_rows(self, manifest: Manifest, split: str) -> None:
+    def _check_rows(self, manifest: Manifest, split: str, labelled: bool) -> None:
         """UserError where the rows contradict the manifest: training would fail, or count other images."""
         where, again = f"{self._root}, split {split}", "pack the data set again"
         if len(self) != manifest.splits[split].images:
@@ -52,7 +55,9 @@ class Shards:
         if not len(self):
             return
         smallest, largest = int(self.labels_N.min()), int(self.labels_N.max())
-        if smallest < 0 or largest >= len(manifest.classes):
+        if labelled and smallest == largest == UNLABELLED:
+            raise UserError(f"{where}: its images have no labels: they can be predicted, not tested or learnt")
+        if smallest < (0 if labelled else UNLABELLED) or largest >= len(manifest.classes):
             raise UserError(
                 f"{where}: labels go from {smallest} to {largest}, the manifest has {len(manifest.classes)} "
                 f"classes: {again}"

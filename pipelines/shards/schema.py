@@ -31,6 +31,10 @@ SEGMENTS_SCHEMA = SCHEMA.append(pa.field("segments", pa.binary()))
 of the marker that ends it, uint16, little-endian; empty for a file that was packed as it is."""
 
 
+UNLABELLED = -1
+"""Label of an image whose class is not known: of a split that can only be predicted."""
+
+
 INDEX = pa.schema([("label", pa.int32()), ("height", pa.int32()), ("width", pa.int32())])
 """Schema of a split's index file: what a reader needs of all images before it opens a shard."""
 

@@ -1,4 +1,4 @@
-"""A data set before it is packed: its classes, and its labelled files with the location of their bytes."""
+"""A data set before it is packed: its classes, and its files with labels and the location of their bytes."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -55,15 +55,19 @@ class InlineData:
         return self.data
 
 
+NO_CLASS = ""
+"""Of a file whose class is not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A labelled file of a source, not read yet."""
+    """A file of a source, not read yet."""
 
     split: str
     key: str
     """Its name in the source."""
     label: str
-    """Identifier of its class."""
+    """Identifier of its class, or `NO_CLASS`."""
     content: FileSlice | InlineData
     boxes: tuple[Box, ...] = ()
     """In pixels of the file, before any EXIF rotation."""

@@ -9,11 +9,11 @@ from pipelines.shards.boxes import Box
 from pipelines.shards.manifest import SkippedFile
 from pipelines.sources.archive import FileListing, list_archive
 from pipelines.sources.selection import select_classes, skip_mismatches
-from pipelines.sources.source import FileSlice, Source, SourceFile
+from pipelines.sources.source import NO_CLASS, FileSlice, Source, SourceFile
 
 ARCHIVES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
 
-WNIDS, WORDS, VAL = "wnids.txt", "words.txt", "val/val_annotations.txt"
+WNIDS, WORDS, VAL, TEST = "wnids.txt", "words.txt", "val/val_annotations.txt", "test/images/"
 
 
 def tiny_imagenet_archive(path: Path, classes: Sequence[str], spool: Path) -> Source:
@@ -69,7 +69,8 @@ class _Tables:
 
 
 def _source(tables: _Tables, classes: Sequence[str]) -> Source:
-    """wnids.txt, words.txt, train/WNID/images with boxes, val/images with annotations; test has no labels.
+    """wnids.txt, words.txt, train/WNID/images with boxes, val/images with annotations; test/images without
+    labels, which belong to all classes or none of a selection.
 
     Images that no line names, and lines that name no image, are skipped. UserError naming the file that is
     missing, the line that is malformed, or how many lines disagree if they are too many.
@@ -95,17 +96,16 @@ def _source(tables: _Tables, classes: Sequence[str]) -> Source:
     )
     listed = {row.key for row in rows} | {f"val/images/{row[0]}" for row in annotations}
     skipped += [_unlisted(key) for key in files if key not in listed and _is_image(key, wnids, selected)]
-    return Source(
-        "Tiny ImageNet",
-        selected,
-        {wnid: words.get(wnid, wnid) for wnid in selected},
-        [
-            SourceFile(row.split, row.key, row.wnid, files[row.key], (row.box,))
-            for row in rows
-            if row.key in files
-        ],
-        skipped,
-    )
+    labelled = [
+        SourceFile(row.split, row.key, row.wnid, files[row.key], (row.box,)) for row in rows if row.key in files
+    ]
+    unlabelled = [
+        SourceFile("test", key, NO_CLASS, files[key])
+        for key in sorted(files)
+        if key.startswith(TEST) and selected == wnids
+    ]
+    names = {wnid: words.get(wnid, wnid) for wnid in selected}
+    return Source("Tiny ImageNet", selected, names, labelled + unlabelled, skipped)
 
 
 def _train_rows(tables: _Tables, selected: list[str]) -> list[_Row]:

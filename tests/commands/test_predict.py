@@ -11,7 +11,7 @@ from tests import entry_point
 from tests.commands.test_evaluate import save_net
 from tests.photos import picture
 from vgg import predict
-from vgg.testing.prediction import predicted
+from vgg.testing.prediction import named_images, predicted
 from vgg.testing.protocols import Evaluation
 from vgg.weights.open_net import open_net
 
@@ -52,7 +52,7 @@ def test_a_folder_is_predicted_image_by_image(run, photos, call, tmp_path):
     net = open_net(run)
     assert net.class_names is not None
     for row, file in zip(rows, files, strict=True):
-        ((_, alone_K),) = predicted(net, [file], Evaluation("dense", (64,)))
+        ((_, alone_K),) = predicted(net, named_images([file], "test"), Evaluation("dense", (64,)))
         assert not isinstance(alone_K, Exception)
         assert row["class_1"] == net.class_names[int(np.argmax(alone_K))]
         assert float(row["posterior_1"]) == pytest.approx(alone_K.max(), abs=1e-5)
@@ -124,7 +124,7 @@ def test_the_submission_has_the_classes_identifiers(run, photos, call, tmp_path,
     lines = (tmp_path / "out.txt").read_text().splitlines()
     assert len(lines) == IMAGES
     for line, file in zip(lines, sorted(photos.rglob("*.png")), strict=True):
-        ((_, alone_K),) = predicted(net, [file], Evaluation("dense", (64,)))
+        ((_, alone_K),) = predicted(net, named_images([file], "test"), Evaluation("dense", (64,)))
         assert not isinstance(alone_K, Exception)
         assert line == f"{file.name} n{int(np.argmax(alone_K)):08d}"
 

@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from cli.errors import UserError
 from pipelines.shards.boxes import Box
 from pipelines.sources.recognise import open_source
+from pipelines.sources.source import NO_CLASS
 
 
 def lay(folder, files):
@@ -59,6 +60,7 @@ TINY_ROWS = [
     ("train", "train/n2/images/n2_1.JPEG", "n2", b"n2-1"),
     ("val", "val/images/val_0.JPEG", "n2", b"v0"),
     ("val", "val/images/val_1.JPEG", "n1", b"v1"),
+    ("test", "test/images/test_0.JPEG", NO_CLASS, b"no label"),
 ]
 
 
@@ -154,10 +156,11 @@ def test_tiny_imagenet(tmp_path, form, top):
     assert rows(source) == TINY_ROWS
     assert source.classes == ["n1", "n2"]
     assert source.class_names == {"n1": "one, uno", "n2": "two"}
-    assert source.counts == {"train": 4, "val": 2}
+    assert source.counts == {"train": 4, "val": 2, "test": 1}
+    labelled = source.files[:6]
     boxes = [(1, 2, 3, 4), (5, 6, 7, 8), (1, 2, 3, 4), (5, 6, 7, 8), (0, 1, 2, 3), (4, 5, 6, 7)]
-    wnids = [file.label for file in source.files]
-    assert [file.boxes for file in source.files] == [(Box(*b, w),) for b, w in zip(boxes, wnids, strict=True)]
+    wnids = [file.label for file in labelled]
+    assert [file.boxes for file in labelled] == [(Box(*b, w),) for b, w in zip(boxes, wnids, strict=True)]
 
 
 def test_a_class_of_tiny_imagenet(tmp_path):

@@ -1,9 +1,12 @@
-"""Class probabilities of image files that are in no packed data set.
+"""Class probabilities of image files, and of packed images whose class is not known.
 
 Shapes: B images of one shape, C = 3, H and W image sides in pixels, K classes.
 """
 
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,9 @@ from PIL import Image, ImageOps
 
 from cli.errors import UserError
 from pipelines.loading.draw import rescaled
+from pipelines.shards.manifest import MANIFEST, read_manifest
+from pipelines.shards.reader import Shards
+from pipelines.shards.verification import verify
 from vgg.net.module import VGG
 from vgg.testing.protocols import GRID, Evaluation, Pass, dense, multi_crop
 from vgg.weights.trained_net import TrainedNet
@@ -25,27 +31,62 @@ BATCH = 16
 """Images that are read before they are scored, those of one shape together."""
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The files, and for each folder the image files below it, sorted. UserError naming what is not there."""
-    suffixes = set(Image.registered_extensions())
-    files: list[Path] = []
+@dataclass(frozen=True)
+class NamedImage:
+    """An image that can be opened."""
+
+    path: Path
+    """Of its file, or its key in a packed data set."""
+    encoded: Callable[[], Path | io.BytesIO]
+    """What PIL opens."""
+
+    def open(self) -> Image.Image:
+        """As `open_image`."""
+        return open_image(self.path, self.encoded())
+
+
+def named_images(paths: Sequence[Path], split: str) -> list[NamedImage]:
+    """The files, for each folder the image files below it, sorted, and for each packed data set the images of
+    this split. UserError naming what is not there."""
+    images: list[NamedImage] = []
     for path in paths:
-        if not path.exists():
-            raise UserError(f"no file or folder {path}")
-        if not path.is_dir():
-            files.append(path)
-            continue
-        below = [file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file()]
-        if not below:
-            raise UserError(f"no image below the folder {path}")
-        files += sorted(below)
-    return files
+        if (path / MANIFEST).is_file():
+            images += _packed(path, split)
+        else:
+            images += [NamedImage(file, partial(Path, file)) for file in _files(path)]
+    return images
 
 
-def open_image(file: Path) -> Image.Image:
-    """The image in RGB, turned as its EXIF orientation says. UserError naming the file if it cannot be read."""
+def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise UserError(f"no file or folder {path}")
+    if not path.is_dir():
+        return [path]
+    suffixes = set(Image.registered_extensions())
+    below = [file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file()]
+    if not below:
+        raise UserError(f"no image below the folder {path}")
+    return sorted(below)
+
+
+def _packed(root: Path, split: str) -> list[NamedImage]:
+    manifest = read_manifest(root)
+    shards = Shards(root, manifest, split, labelled=False)
+    verify(root, manifest, (split,))
+
+    def encoded(i: int) -> io.BytesIO:
+        return io.BytesIO(shards.encoded(i).tobytes())
+
+    return [NamedImage(Path(shards.key(i)), partial(encoded, i)) for i in range(len(shards))]
+
+
+def open_image(file: Path, encoded: Path | io.BytesIO | None = None) -> Image.Image:
+    """The image in RGB, turned as its EXIF orientation says. UserError naming the file if it cannot be read.
+
+    `encoded`: where it is, if it is in no file of its own.
+    """
     try:
-        with Image.open(file) as image:
+        with Image.open(file if encoded is None else encoded) as image:
             width, height = image.size
             if width * height <= MAX_PIXELS and max(width, height) <= MAX_ASPECT * min(width, height):
                 return ImageOps.exif_transpose(image).convert("RGB")
@@ -58,24 +99,24 @@ def open_image(file: Path) -> Image.Image:
 
 
 def predicted(
-    net: TrainedNet, files: Sequence[Path], evaluation: Evaluation
-) -> Iterator[tuple[Path, np.ndarray | UserError]]:
-    """Each file, in order, with its class probabilities, float32 [K], or why it cannot be read."""
+    net: TrainedNet, images: Sequence[NamedImage], evaluation: Evaluation
+) -> Iterator[tuple[NamedImage, np.ndarray | UserError]]:
+    """Each image, in order, with its class probabilities, float32 [K], or why it cannot be read."""
     module = net.module()
-    for first in range(0, len(files), BATCH):
-        some = files[first : first + BATCH]
-        scaled: dict[Path, dict[int, torch.Tensor]] = {}
-        unreadable: dict[Path, UserError] = {}
-        for file in some:
+    for first in range(0, len(images), BATCH):
+        some = images[first : first + BATCH]
+        scaled: dict[NamedImage, dict[int, torch.Tensor]] = {}
+        unreadable: dict[NamedImage, UserError] = {}
+        for each in some:
             try:
-                image = open_image(file)
+                image = each.open()
             except UserError as error:
-                unreadable[file] = error
+                unreadable[each] = error
                 continue
-            scaled[file] = {scale: rescaled_input(image, scale, net.mean_rgb) for scale in evaluation.scales}
+            scaled[each] = {scale: rescaled_input(image, scale, net.mean_rgb) for scale in evaluation.scales}
         posteriors_BK = _score(net, module, list(scaled.values()), evaluation)
         found = dict(zip(scaled, posteriors_BK, strict=True))
-        yield from ((file, unreadable[file] if file in unreadable else found[file]) for file in some)
+        yield from ((each, unreadable[each] if each in unreadable else found[each]) for each in some)
 
 
 @torch.inference_mode()
