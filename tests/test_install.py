@@ -25,6 +25,7 @@ COMMANDS = [
             "study",
             "export",
             "localise",
+            "transfer",
         )
     ),
     *(f"pipelines.{name}" for name in ("pack", "inspect", "stage")),

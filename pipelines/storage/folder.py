@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -103,6 +104,22 @@ class Folder:
         def call() -> bytes:
             with self.fs.open_input_stream(f"{self.path}/{name}") as stream:
                 return stream.read()
+
+        return self._patiently(call, f"cannot be read ({name})", may_be_missing=True)
+
+    def open_locally(self, name: str) -> IO[bytes]:
+        """A file opened for reading; one on a store is copied to a temporary file first. FileNotFoundError if
+        there is none."""
+        if self.local is not None:
+            return (self.local / name).open("rb")
+
+        def call() -> IO[bytes]:
+            file = NamedTemporaryFile()  # noqa: SIM115 - the caller closes it
+            with self.fs.open_input_stream(f"{self.path}/{name}") as stream:
+                shutil.copyfileobj(stream, file)
+            file.flush()
+            file.seek(0)
+            return file
 
         return self._patiently(call, f"cannot be read ({name})", may_be_missing=True)
 

@@ -3,7 +3,7 @@
 Shapes: B images of one shape, C = 3, H and W image sides in pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,6 +48,7 @@ class OpenedSplit:
         verify(root, self._manifest, (options.split,))
         self.shards = Shards(root, self._manifest, options.split)
         self.precision = MixedPrecision(autocast_dtype(options.precision, worker.device), worker.device)
+        self._in_turn: tuple[str, Module] | None = None
         if worker.device.type == "cuda":  # fp32 means IEEE arithmetic, not TF32's ten bits of mantissa
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
@@ -57,6 +58,16 @@ class OpenedSplit:
         # On a CPU in float32, Winograd's convolutions are 1.5 to 2 times as fast as torch's.
         by_winograd = self.worker.device.type == "cpu" and self.precision.dtype == torch.float32
         return WinogradVGG(module) if by_winograd else module
+
+    def in_turn(self, net: TrainedNet, make: Callable[[TrainedNet], VGG] = TrainedNet.module) -> Module:
+        """A net's module on the device, kept until another net's is asked for: one at a time has to fit.
+
+        `make`: always the same of one opened split.
+        """
+        if self._in_turn is None or self._in_turn[0] != net.weights_sha256:
+            self._in_turn = None  # frees the device's memory first
+            self._in_turn = net.weights_sha256, self.on_device(make(net))
+        return self._in_turn[1]
 
     def centre_crops(self, net: TrainedNet, images: np.ndarray | range, scale: int) -> EvalLoader:
         """The centre crops of these images, less the net's mean; a context to leave when they are read."""

@@ -5,12 +5,10 @@ Shapes: N images, B images of a block, K classes.
 
 import mmap
 import os
-import shutil
 import weakref
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
-from tempfile import NamedTemporaryFile
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +27,7 @@ class PosteriorFile(Rows):
     def __init__(self, folder: Folder, name: str) -> None:
         """FileNotFoundError if there is none, UserError naming it if it is of another kind."""
         self._name = f"{folder.uri}/{name}"
-        self._file = _local_file(folder, name)
+        self._file = folder.open_locally(name)
         weakref.finalize(self, self._file.close)
         self._bytes = os.fstat(self._file.fileno()).st_size
         try:
@@ -86,16 +84,6 @@ class PosteriorFile(Rows):
         """Of a mapping that ends with the last batch read from it."""
         mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped)))
-
-
-def _local_file(folder: Folder, name: str) -> IO[bytes]:
-    if folder.local is not None:
-        return (folder.local / name).open("rb")
-    file = NamedTemporaryFile()  # noqa: SIM115 - closed with its rows
-    with folder.fs.open_input_stream(f"{folder.path}/{name}") as stream:
-        shutil.copyfileobj(stream, file)
-    file.flush()
-    return file
 
 
 def _has_columns(schema: pa.Schema) -> bool:

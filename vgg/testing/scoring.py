@@ -60,8 +60,6 @@ class Scorer:
     def __init__(self, worker: Worker, job: ScoringJob) -> None:
         """Open the data. UserError if it cannot be read."""
         self._job, self._opened = job, OpenedSplit(worker, job.split)
-        self._on_device: tuple[int, Module] | None = None
-        """Index and module of the net that was used last."""
 
     @torch.inference_mode()
     def __call__(self, task: ScoringTask) -> ScoredBlock:
@@ -95,8 +93,5 @@ class Scorer:
     def _prepare(self, task: ScoringTask) -> tuple[TrainedNet, Module, np.ndarray]:
         """The task's net, its module on the device, and an array for the results."""
         net = self._job.nets[task.net]
-        if self._on_device is None or self._on_device[0] != task.net:
-            self._on_device = None  # frees the device's memory first
-            self._on_device = task.net, self._opened.on_device(net.module())
         results_BK = np.empty((task.stop - task.first, net.architecture.classes), np.float32)
-        return net, self._on_device[1], results_BK
+        return net, self._opened.in_turn(net), results_BK
