@@ -2,13 +2,16 @@
 
     features   the activations of fc7 of frozen nets, densely over whole images, averaged over places and mirror
                image, over scales averaged or stacked, normalised; computed on workers, saved block by block
+    fit        linear support vector machines on features, their cost chosen on a share of the training images;
+               accuracy, mean class recall or mean average precision; result.json, a run in MLflow
 
 The same command again continues an interrupted one.
 """
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,20 +22,23 @@ from cli.command import arguments, exit_codes
 from cli.errors import UserError, require
 from cli.program import program
 from cluster.layout import Layout, Worker
-from pipelines.shards.manifest import Manifest, read_manifest
+from pipelines.shards.manifest import read_manifest
 from pipelines.shards.reader import Shards
 from pipelines.shards.staging import DEFAULT_FOLDER, StagingOptions, stage
 from pipelines.storage.apart import require_apart
 from pipelines.storage.folder import Folder
 from vgg.net.architecture import HIDDEN
+from vgg.reporting.transfer_run import publish_transfer, summary
 from vgg.testing.opened_split import SplitOptions
 from vgg.testing.passes import Images
-from vgg.testing.scales import requested_scales
+from vgg.tracking.server import tracking_uri
 from vgg.transferring.extracted import ExtractedSplit
 from vgg.transferring.extraction import FeatureExtractor, FeatureJob, FeatureTask
-from vgg.transferring.provenance import Combine, FeatureNet, FeatureProvenance
+from vgg.transferring.fitting import Fit, Splits, fit_and_test
+from vgg.transferring.opening import feature_provenance
+from vgg.transferring.provenance import Combine
+from vgg.transferring.targets import Rule
 from vgg.weights.open_net import open_net
-from vgg.weights.trained_net import TrainedNet
 
 PROG = program("vgg.transfer")
 
@@ -62,6 +68,37 @@ class FeaturesOptions:
     """Workers; --layout.micro-batch is the number of crops per forward pass."""
 
 
+@dataclass(frozen=True)
+class FitOptions:
+    """Learn classes from features by linear support vector machines, one against the rest, and test them."""
+
+    features: tyro.conf.Positional[str]
+    """Folder of features of python -m vgg.transfer features."""
+    train: tuple[str, ...] = ("train",)
+    """Splits to learn from."""
+    test: tuple[str, ...] = ("val",)
+    """Splits to test on."""
+    per_class: int = 0
+    """Learn from so many random images of each class of all these splits, and test on the rest: 30 for
+    Caltech-101 in the paper, 60 for Caltech-256. 0: the splits as they are."""
+    at_most: int = 0
+    """With --per-class, test on at most so many images of a class: 50 for Caltech-101. 0: on all the rest."""
+    draws: int = 3
+    """With --per-class, how many times images are drawn; the mean and the standard deviation are told."""
+    costs: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
+    """Costs C to choose from."""
+    validation_share: float = 0.2
+    """Share of the training images that the cost is chosen on; then all are learned from."""
+    seed: int = 0
+    """Of what is drawn."""
+    out: str = ""
+    """Folder or URI for result.json. Default: one beside the features."""
+    track: str = ""
+    """URI of the MLflow server. Default: MLFLOW_TRACKING_URI; without it nothing is tracked."""
+    experiment: str = "vgg"
+    """Name of the MLflow experiment."""
+
+
 def main() -> None:
     """Run the verb that is named first. Exit code 2 for a user's mistake, 1 for a failed job."""
     verb, *words = arguments() or ["--help"]
@@ -69,12 +106,17 @@ def main() -> None:
         options = tyro.cli(FeaturesOptions, prog=f"{PROG} features", args=words)
         with exit_codes():
             print(f"features in {features(options).uri}")
+    elif verb == "fit":
+        fit_options = tyro.cli(FitOptions, prog=f"{PROG} fit", args=words)
+        with exit_codes():
+            result, folder = fit(fit_options)
+            print(f"{summary(result)}\nresult in {folder.uri}")
     elif verb in ("-h", "--help"):
-        print(f"usage: {PROG} features …\n\n{__doc__}")
+        print(f"usage: {PROG} features|fit …\n\n{__doc__}")
         sys.exit(0)
     else:
         with exit_codes():
-            raise UserError(f"{verb} is not features")
+            raise UserError(f"{verb} is not features or fit")
 
 
 Runner = Callable[
@@ -107,7 +149,7 @@ def features(options: FeaturesOptions, run: Runner = on_the_cluster) -> Folder:
         raise UserError(f"two of {', '.join(options.nets)} are the same net: name it once")
     out = _out(options)
     require_apart(out, Folder(data, "--data"))
-    provenance = _provenance(options, nets, manifest)
+    provenance = feature_provenance(nets, manifest, options.scales, options.combine, options.precision)
     out.require_writable()
     location = StagingOptions(data, Path(options.layout.stage_dir or DEFAULT_FOLDER), options.layout.stage_gb)
     root = stage(location, splits=splits, flag="--data")
@@ -115,13 +157,46 @@ def features(options: FeaturesOptions, run: Runner = on_the_cluster) -> Folder:
     extracted = []
     for split in splits:
         images = Images.of(Shards(root, manifest, split), root, split)
-        extracted.append(ExtractedSplit(out.underway(), provenance(split), images, units))
+        extracted.append(ExtractedSplit(out.underway(), replace(provenance, split=split), images, units))
     for each in extracted:
         batch, decode = options.layout.micro_batch or SplitOptions.batch, options.layout.decode
         opened = SplitOptions(location, each.provenance.split, options.precision, batch, decode)
         job = FeatureJob(nets, opened)
         each.extract(lambda tasks, job=job: run(FeatureExtractor, job, tasks, options.layout))  # type: ignore[misc]
     return extracted[0].folder
+
+
+def fit(options: FitOptions) -> tuple[dict[str, Any], Folder]:
+    """Learn and test; the result and its folder. UserError if the features do not allow it."""
+    uri = tracking_uri(options.track)
+    _check_fit(options)
+    rule = Rule(options.per_class, options.at_most, options.draws)
+    if not options.per_class:
+        rule = Rule(0, 0, 1)
+    what = Fit(options.train, options.test, rule, options.costs, options.validation_share, options.seed)
+    folder = Folder(options.features)
+    splits = Splits.open(folder, what.train, what.test)
+    name = f"svm-{'+'.join(what.test)}-{what.identity(splits.provenance)[:8]}"
+    target = Folder(options.out, "--out") if options.out else folder.child(name)
+    target.require_writable()
+    draws = fit_and_test(splits, what)
+    target = target.underway()
+    return publish_transfer(target, splits.provenance, what, draws, uri, options.experiment), target
+
+
+def _check_fit(options: FitOptions) -> None:
+    """UserError naming the first flag whose value cannot work, whatever the features are."""
+    require(bool(options.train), "--train", "at least one split")
+    require(bool(options.test), "--test", "at least one split")
+    both = [*options.train, *options.test]
+    require(len(set(both)) == len(both), "--train and --test", "different splits, each named once")
+    require(options.per_class >= 0, "--per-class", "0 or more")
+    require(options.at_most >= 0, "--at-most", "0 or more")
+    require(1 <= options.draws <= 1000, "--draws", "from 1 to 1000")
+    possible = bool(options.costs) and all(0 < cost < math.inf for cost in options.costs)
+    require(possible, "--costs", "one or more finite numbers above 0")
+    require(0 < options.validation_share < 1, "--validation-share", "a number between 0 and 1")
+    require(0 <= options.seed < 2**32, "--seed", "from 0 to 4294967295")
 
 
 def _check(options: FeaturesOptions) -> None:
@@ -138,37 +213,6 @@ def _out(options: FeaturesOptions) -> Folder:
     if len(options.nets) > 1 or "://" in options.nets[0] or not run.exists("run.json"):
         raise UserError("--out is missing: the folder or URI for the features")
     return run.child("features")
-
-
-def _provenance(
-    options: FeaturesOptions, nets: Sequence[TrainedNet], manifest: Manifest
-) -> Callable[[str], FeatureProvenance]:
-    """Of each split. UserError if a scale does not fit a net."""
-    value = ",".join(map(str, options.scales)) or "validation"
-    members = tuple(
-        FeatureNet(
-            net=net.name,
-            weights_sha256=net.weights_sha256,
-            recipe=net.recipe,
-            configuration=net.architecture.configuration,
-            trained_at=net.training_scale,
-            trained_on=net.trained_on,
-            started_from=net.started_from,
-            scales=requested_scales(value, net),
-            precision=options.precision,
-        )
-        for net in nets
-    )
-    combine = options.combine if any(len(member.scales) > 1 for member in members) else "mean"
-    return lambda split: FeatureProvenance(
-        data=manifest.digest,
-        source=manifest.source,
-        split=split,
-        classes=manifest.classes,
-        class_names=manifest.class_names,
-        combine=combine,
-        nets=members,
-    )
 
 
 if __name__ == "__main__":

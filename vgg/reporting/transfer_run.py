@@ -1,0 +1,129 @@
+"""Publish a test of classifiers on features: result.json in its folder, and a run in MLflow."""
+
+import hashlib
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipelines.storage.folder import Folder
+from vgg.tracking.run_info import RunInfo, unix_time_ms
+from vgg.tracking.software import software
+from vgg.tracking.tracker import Tracker
+from vgg.transferring.fitting import Fit
+from vgg.transferring.provenance import FeatureProvenance
+
+DELIVERY_SECONDS = 60.0
+KIND = "transfer"
+MEASURES = {
+    "mean_class_recall": "mean class recall",
+    "accuracy": "accuracy",
+    "map_2007": "mAP (VOC 2007's, 11 points)",
+    "map_2010": "mAP (VOC 2010's, area)",
+}
+
+
+def publish_transfer(
+    folder: Folder,
+    provenance: FeatureProvenance,
+    fit: Fit,
+    draws: Sequence[dict[str, Any]],
+    tracking_uri: str | None,
+    experiment: str,
+) -> dict[str, Any]:
+    """Write the result and track it if there is a server; the content of result.json.
+
+    Published again, the same result is the same run.
+    """
+    measured = {name: [draw[name] for draw in draws] for name in MEASURES if name in draws[0]}
+    result = {
+        "format": 1,
+        "kind": KIND,
+        "net": " + ".join(net.net for net in provenance.nets),
+        "recipe": " + ".join(net.recipe for net in provenance.nets),
+        "configuration": " + ".join(net.configuration for net in provenance.nets),
+        "combine": provenance.combine,
+        "scales": sorted({scale for net in provenance.nets for scale in net.scales}),
+        "members": [asdict(net) for net in provenance.nets],
+        "data": {"digest": provenance.data, "source": provenance.source, "classes": len(provenance.classes)},
+        **asdict(fit),
+        **{name: statistics.fmean(values) for name, values in measured.items()},
+        **{
+            f"{name}_std": statistics.stdev(values) if len(values) > 1 else None
+            for name, values in measured.items()
+        },
+        "draws": list(draws),
+        "identity": fit.identity(provenance),
+        "software": software(),
+    }
+    result["tracked_at"] = None
+    if tracking_uri is not None:
+        result["tracked_at"] = _track(folder, provenance, result, tracking_uri, experiment)
+    folder.write_json("result.json", result)
+    return result
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Nets, scales, data and measures for people."""
+    scales = ", ".join(map(str, result["scales"]))
+    draws, images = result["draws"], result["draws"][0]["images"]
+    lines = [
+        f"{result['net']}, Q = {scales} ({result['combine']}), {result['data']['source']}, "
+        f"{draws[0]['trained_on']:,} images learned from, {images:,} tested on"
+        + (f", {len(draws)} random splits" if len(draws) > 1 else "")
+        + ":"
+    ]
+    for name, words in MEASURES.items():
+        if name in result:
+            deviation = result[f"{name}_std"]
+            spread = "" if deviation is None else f" ± {deviation:.2f}"
+            if name == "accuracy" and len(draws) == 1:
+                low, high = draws[0]["accuracy_interval"]
+                spread = f" ({low:.2f} to {high:.2f})"
+            lines.append(f"  {words}: {result[name]:.2f} %{spread}")
+    return "\n".join(lines)
+
+
+def _track(
+    folder: Folder, provenance: FeatureProvenance, result: dict[str, Any], uri: str, experiment: str
+) -> str | None:
+    """Deliver the result to MLflow; the address of its run, or None if the server does not answer."""
+    info = _run_info(provenance, result, experiment)
+    spool = (folder.local or Path(tempfile.gettempdir())) / f"spool-{info.uid[:8]}"
+    tracker = Tracker(spool, uri, info, watch_system=False)
+    metrics = {f"transfer/{name}": float(result[name]) for name in MEASURES if name in result}
+    tracker.scores({net.weights_sha256: net.net for net in provenance.nets}, metrics)
+    tracker.text("result.json", json.dumps(result))
+    if tracker.close("FINISHED", DELIVERY_SECONDS):
+        return tracker.sender.url
+    print(tracker.undelivered, flush=True)
+    return None
+
+
+def _run_info(provenance: FeatureProvenance, result: dict[str, Any], experiment: str) -> RunInfo:
+    scales = "+".join(map(str, result["scales"]))
+    shared = {key: str(result[key]) for key in ("net", "recipe", "configuration", "combine", "identity")}
+    shared |= {"data_digest": provenance.data, "train": "+".join(result["train"])}
+    shared |= {"split": "+".join(result["test"]), **{key: str(value) for key, value in result["rule"].items()}}
+    measured = {name: repr(result[name]) for name in MEASURES if name in result}
+    measured |= {f"{name}_std": repr(result[f"{name}_std"]) for name in measured}
+    uid = hashlib.sha256(json.dumps([result["identity"], measured, KIND]).encode()).hexdigest()[:32]
+    return RunInfo(
+        uid=uid,
+        experiment=experiment,
+        name=f"{result['configuration']} features {scales}",
+        tags={**shared, "kind": KIND, "scales": scales},
+        params={
+            **shared,
+            **measured,
+            **{f"software.{name}": each for name, each in result["software"].items()},
+        },
+        data_name=provenance.source,
+        data_digest=provenance.data,
+        data_source=provenance.source,
+        data_context="evaluation",
+        started=unix_time_ms(),
+    )

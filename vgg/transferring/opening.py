@@ -1,0 +1,38 @@
+"""What the features of these nets are of."""
+
+from collections.abc import Sequence
+
+from pipelines.shards.manifest import Manifest
+from vgg.testing.scales import requested_scales
+from vgg.transferring.provenance import Combine, FeatureNet, FeatureProvenance
+from vgg.weights.trained_net import TrainedNet
+
+
+def feature_provenance(
+    nets: Sequence[TrainedNet], manifest: Manifest, scales: Sequence[int], combine: Combine, precision: str
+) -> FeatureProvenance:
+    """Of no split yet. `scales`: none for each net's of the validation. UserError if one does not fit a net."""
+    value = ",".join(map(str, scales)) or "validation"
+    members = tuple(
+        FeatureNet(
+            net=net.name,
+            weights_sha256=net.weights_sha256,
+            recipe=net.recipe,
+            configuration=net.architecture.configuration,
+            trained_at=net.training_scale,
+            trained_on=net.trained_on,
+            started_from=net.started_from,
+            scales=requested_scales(value, net),
+            precision=precision,
+        )
+        for net in nets
+    )
+    return FeatureProvenance(
+        data=manifest.digest,
+        source=manifest.source,
+        split="",
+        classes=manifest.classes,
+        class_names=manifest.class_names,
+        combine=combine if any(len(member.scales) > 1 for member in members) else "mean",
+        nets=members,
+    )
