@@ -21,6 +21,7 @@ from cluster.access import STAY_ON_LOOPBACK, VARIABLES, access_variables, create
 CONNECT_SECONDS = 10.0
 ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # how soon the end of a worker is noticed
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it would print every line twice
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody asks it, and Ray complains of how it makes it
 }

@@ -1,10 +1,12 @@
 """How a job is laid out over the cluster: workers, devices, cores; it changes the speed, never the result."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+
+from cluster.stop_request import StopRequest
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class Layout:
     """How often a crashed worker group is restarted from the last checkpoint."""
     wait_seconds: float = 30.0
     """How long to wait for free resources on the cluster before giving up."""
+    grace_seconds: float = 25.0
+    """How long SIGTERM or Ctrl-C waits for the workers to save the step they are at, before the command ends
+    without them."""
 
 
 @dataclass(frozen=True)
@@ -53,3 +58,5 @@ class Worker:
     threads: int
     tell: Callable[[Any], None] | None = None
     """Sends a message to the process that started the workers; None where nobody listens."""
+    stop: StopRequest = field(default_factory=StopRequest, compare=False)
+    """What the workers are asked while they run."""

@@ -25,6 +25,7 @@ PROBE = "import sys; from cluster.readiness import *; sys.exit(not http_server_a
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_JOB_STOP_WAIT_TIME_S": "30",  # what a stopped training is given to save its step
 }
 
 

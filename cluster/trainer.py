@@ -7,7 +7,7 @@ resumes from what it has saved.
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
@@ -25,6 +25,8 @@ from cluster.capacity import Resources, wait_for_room
 from cluster.connection import connect
 from cluster.layout import Layout, Worker
 from cluster.listening import Teller, listening
+from cluster.stop_request import StopRequest
+from cluster.stopping import Interruption, beside_signals, listen
 
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
@@ -35,9 +37,11 @@ def run(
     job: Job,
     layout: Layout,
     listener: Callable[[Any], None] | None = None,
+    interruption: Interruption | None = None,
 ) -> Outcome:
     """Call `loop(worker, job)` on every worker and return the result of rank 0. `listener` is called here with
-    what a worker tells.
+    what a worker tells. `interruption`: has workers end by themselves at a signal to this process, which must
+    call this from its main thread.
 
     UserError where the cluster has no room, Failure where the workers failed more than `layout.max_failures`
     times.
@@ -49,12 +53,14 @@ def run(
     with (
         TemporaryDirectory(prefix="ray-train-", ignore_cleanup_errors=True) as own_state,
         listening(listener) as mailbox,
+        interruption.reaching_workers() if interruption is not None else nullcontext() as sign,
         _address_for_ray_train(),
     ):
-        config = {"loop": loop, "job": job, "threads": int(resources["CPU"]), "mailbox": mailbox}
+        config = {"loop": loop, "job": job, "threads": int(resources["CPU"]), "mailbox": mailbox, "sign": sign}
         trainer = _trainer(config, layout, resources, own_state)
         try:
-            return trainer.fit().return_value  # type: ignore[attr-defined]  # annotated for Train V1
+            done = trainer.fit() if interruption is None else beside_signals(trainer.fit)
+            return done.return_value  # type: ignore[attr-defined]  # annotated for Train V1
         except TrainingFailedError as error:
             failures = getattr(error, "worker_failures", {})
             ranks = "; ".join(f"rank {rank}: {_last_line(e)}" for rank, e in sorted(failures.items()))
@@ -111,7 +117,10 @@ def _on_worker(config: dict[str, Any]) -> Any:
         device=ray.train.torch.get_device(),
         threads=config["threads"],
         tell=tell,
+        stop=StopRequest(),
     )
+    if config["sign"] is not None:
+        listen(config["sign"], worker.rank, worker.stop)
     try:
         return config["loop"](worker, config["job"])
     finally:

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from cluster.layout import Layout, Worker
+from cluster.stop_request import StopRequest
 from pipelines.shards.manifest import read_manifest
 from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Recipe
@@ -23,6 +24,9 @@ from vgg.training.events import Observer, RunContext
 from vgg.training.job import Job, Outcome
 from vgg.training.loop import train
 from vgg.training.plan import TrainingPlan
+
+Asking = Callable[[int], StopRequest]
+"""What a worker of this rank is asked."""
 
 Around = Callable[[int], AbstractContextManager[None]]
 
@@ -39,6 +43,10 @@ def with_processor(*has: str) -> Iterator[None]:
 
 def _as_it_is(_: int) -> AbstractContextManager[None]:
     return nullcontext()
+
+
+def _nothing(_: int) -> StopRequest:
+    return StopRequest()
 
 
 def job(data: Path | str, out: Path | str, recipe: Recipe | None = None, seed: int = 0, **changes) -> Job:
@@ -68,12 +76,12 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def run(self, world: int, what: Job, around: Around = _as_it_is) -> Outcome:
+    def run(self, world: int, what: Job, around: Around = _as_it_is, asking: Asking = _nothing) -> Outcome:
         """Train on so many workers; rank 0's outcome. `around`: entered by each process with its rank."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        futures = [self._pool.submit(_run, rank, world, port, what, around) for rank in range(world)]
+        futures = [self._pool.submit(_run, rank, world, port, what, around, asking) for rank in range(world)]
         outcomes = [future.result(timeout=120) for future in futures]
         return outcomes[0]
 
@@ -85,11 +93,12 @@ def without_pictures(context: RunContext) -> list[Observer]:
     return [each for each in training_observers(context) if drawn or not isinstance(each, PictureFiles)]
 
 
-def _run(rank: int, world: int, port: int, what: Job, around: Around) -> Outcome:
+def _run(rank: int, world: int, port: int, what: Job, around: Around, asking: Asking) -> Outcome:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     try:
         with around(rank):
-            return train(Worker(rank, world, rank, torch.device("cpu"), 1), what, without_pictures)
+            worker = Worker(rank, world, rank, torch.device("cpu"), 1, stop=asking(rank))
+            return train(worker, what, without_pictures)
     finally:
         dist.destroy_process_group()

@@ -8,7 +8,9 @@
 The same command again resumes from the last checkpoint. `vgg/training/loop.py` is what a worker does.
 """
 
+import gc
 import re
+import sys
 import uuid
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -118,13 +120,6 @@ def execute(options: TrainOptions) -> Outcome | None:
         raise UserError("--out is missing: the folder or URI that this run leaves its results in")
     with claimed_folder(out, plan, software()) as uid:
         print(f"starting {layout.workers} worker(s) …", flush=True)
-        from cluster import trainer  # Ray takes a second to import: mistakes are reported before that
-        from cluster.connection import connect
-        from vgg.tracking.cut_off import ending_run
-        from vgg.tracking.observers import training_observers
-        from vgg.tracking.progress_bar import progress_bar
-        from vgg.training.loop import train
-
         job = Job(
             plan=plan,
             out=out.uri if out.local is None else str(out.local),
@@ -134,13 +129,46 @@ def execute(options: TrainOptions) -> Outcome | None:
             tracking_uri=server,
             experiment=options.experiment,
         )
-        loop = partial(train, observers=training_observers, open_net=open_net)
-        connect()
-        with ending_run(job.tracking_uri, job.attempt), progress_bar() as listener:
-            outcome: Outcome = trainer.run(loop, job, layout, listener)
+        outcome = _run(job, open_net)
         if outcome.users_mistake:
             raise UserError(outcome.problem)
     return outcome
+
+
+def _run(job: Job, open_net: NetOpener) -> Outcome:
+    """Train on the cluster; where workers save midway as a node is about to go, go on elsewhere."""
+    from cluster import trainer  # Ray takes a second to import: mistakes are reported before that
+    from cluster.connection import connect
+    from cluster.stopping import Interruption
+    from vgg.tracking.cut_off import ending_run
+    from vgg.tracking.observers import training_observers
+    from vgg.tracking.progress_bar import progress_bar
+    from vgg.training.loop import train
+
+    loop = partial(train, observers=training_observers, open_net=open_net)
+    connect()
+    saved = ""
+    with ending_run(job.tracking_uri, job.attempt), progress_bar() as listener:
+        while True:
+            interruption = Interruption(job.layout.grace_seconds)
+            try:
+                outcome: Outcome = trainer.run(loop, job, job.layout, listener, interruption)
+            except UserError as error:
+                if not saved:
+                    raise
+                raise Failure(f"{error} {saved}; the same command goes on from there") from error
+            if outcome.stopped_at is None:
+                return outcome
+            saved = (
+                f"step {outcome.stopped_at:,} is kept in {job.out}"
+                if outcome.stopped_at
+                else "no step was made"
+            )
+            if interruption.number is not None:
+                print(f"stopped: {saved}; the same command goes on from there", file=sys.stderr, flush=True)
+                gc.freeze()  # the interpreter's last collection takes seconds, of which an ending job has few
+                sys.exit(128 + interruption.number)
+            print(f"a node is about to go: {saved}; going on elsewhere", file=sys.stderr, flush=True)
 
 
 def _plan(options: TrainOptions, open_net: NetOpener) -> TrainingPlan:

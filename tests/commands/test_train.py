@@ -88,8 +88,9 @@ def test_a_relative_path_in_a_job_is_refused(ray_cluster):
     assert "--data digits must be absolute" in done.stdout
 
 
-def test_killed_and_resumed_ends_with_the_very_same_weights(ray_cluster, digits, submitted, tmp_path):
-    """SIGKILL of the driver once a checkpoint of the middle is there."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_and_resumed_ends_with_the_very_same_weights(ray_cluster, digits, submitted, tmp_path, number):
+    """The driver, once a checkpoint of the middle is there. SIGTERM saves the step that it finds."""
     out = tmp_path / "out"
     driver = subprocess.Popen(
         entry_point.command(digits, out),
@@ -103,8 +104,9 @@ def test_killed_and_resumed_ends_with_the_very_same_weights(ray_cluster, digits,
         assert driver.poll() is None, "the training ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    driver.send_signal(number)
+    assert driver.wait(120) == (143 if number == signal.SIGTERM else -number)
+    saved = json.loads((out / "checkpoints" / "index.json").read_text())["last"]
 
     done = entry_point.run(entry_point.command(digits, out), entry_point.environment(ray_cluster.head))
     assert done.returncode == 0, done.stdout
@@ -112,6 +114,7 @@ def test_killed_and_resumed_ends_with_the_very_same_weights(ray_cluster, digits,
     (step,) = resumed["resumed_from"]
     assert f"resumed from step {step}" in done.stdout
     assert 0 < step < entry_point.STEPS
+    assert number == signal.SIGKILL or saved == f"step-{step:08d}"
     assert resumed["losses"] == undisturbed["losses"]
     assert resumed["weights_sha256"] == undisturbed["weights_sha256"]
 

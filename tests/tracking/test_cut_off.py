@@ -1,5 +1,6 @@
 """A training that is interrupted, or whose workers are lost, does not stay RUNNING in MLflow."""
 
+import json
 import signal
 import subprocess
 import time
@@ -19,7 +20,7 @@ from vgg.tracking.tracker import Tracker
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_is_killed(ray_cluster, mlflow_server, digits, tmp_path, number):
-    """Ctrl-C, and what `ray job stop` sends."""
+    """By Ctrl-C, and by what `ray job stop` sends, once it has saved the step that its curve ends at."""
     flags = ["--track", mlflow_server.url, "--experiment", number.name, "--train.steps", "100000"]
     with (tmp_path / "log").open("w") as log:
         training = subprocess.Popen(
@@ -32,13 +33,30 @@ def test_an_interrupted_training_is_killed(ray_cluster, mlflow_server, digits, t
         try:
             run = wait_for_run(mlflow_server, number.name, training)
             assert run.info.status == "RUNNING"
+            wait_for_steps(mlflow_server, run, training)
             training.send_signal(number)
-            training.wait(120)
+            assert training.wait(120) == 128 + number, (tmp_path / "log").read_text()
         finally:
             training.kill()
     (run,) = runs(mlflow_server, number.name)
     assert run.info.status == "KILLED", (tmp_path / "log").read_text()
     assert abs(run.info.end_time / 1000 - time.time()) < 60
+    index = json.loads((tmp_path / "out" / "checkpoints" / "index.json").read_text())
+    saved = int(index["last"].removeprefix("step-"))
+    assert [point.step for point in losses(mlflow_server, run)] == list(range(1, saved + 1))
+    assert f"stopped: step {saved} is kept" in (tmp_path / "log").read_text()
+
+
+def losses(server, run):
+    return MlflowClient(server.url).get_metric_history(run.info.run_id, "train/loss")
+
+
+def wait_for_steps(server, run, training):
+    deadline = time.monotonic() + 400
+    while not losses(server, run):
+        assert training.poll() is None, "it ended before it was interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def runs(server, experiment):

@@ -35,7 +35,8 @@ class PictureFiles:
                 if self._watched:
                     self._pictures.draw_if_due()
             case Finished():
-                self._pictures.draw()
+                if not event.was_stopped:  # there is no time
+                    self._pictures.draw()
                 self._files.close()
 
 

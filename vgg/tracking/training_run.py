@@ -4,7 +4,6 @@ import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from pipelines.storage.folder import Folder
 from vgg.recipes.difference import flatten
@@ -12,13 +11,15 @@ from vgg.tracking.cut_off import ATTEMPT_TAG
 from vgg.tracking.run_info import RunInfo, unix_time_ms
 from vgg.tracking.run_log import print_line
 from vgg.tracking.software import software_of_run
-from vgg.tracking.tracker import Tracker
+from vgg.tracking.tracker import Status, Tracker
 from vgg.training.events import Event, Finished, RunContext, StepsDone, Validated
 from vgg.weights import retention
 from vgg.weights.trained_net import model_metadata
 
 DELIVERY_SECONDS = 120.0
 """How long the end of a training waits for the tracking server; what is left then is kept in the spool."""
+STOPPED_DELIVERY_SECONDS = 5.0
+"""The same of one that was asked to end, within its grace."""
 
 
 class TrainingRun:
@@ -43,8 +44,8 @@ class TrainingRun:
                 self._track_steps(event)
             case Validated():
                 self._track_validation(event)
-            case Finished(result, problem):
-                self._track_end(result, problem)
+            case Finished():
+                self._track_end(event)
 
     def _track_steps(self, event: StepsDone) -> None:
         steps = len(event.losses)
@@ -65,8 +66,8 @@ class TrainingRun:
             points["train/located" if self._plan.architecture.boxes else "train/top1_accuracy"] = train_top1
         self.tracker.metrics(event.step, points)
 
-    def _track_end(self, result: dict[str, Any] | None, problem: str | None) -> None:
-        tracker, job = self.tracker, self._context.job
+    def _track_end(self, event: Finished) -> None:
+        tracker, job, result = self.tracker, self._context.job, event.result
         if result is not None:
             made_with = software_of_run(Folder(job.out))
             tracker.text("result.json", json.dumps({**result, **made_with, "tracked_at": self.url}))
@@ -77,12 +78,19 @@ class TrainingRun:
                 metrics = {key: value for key, value in scores.items() if value is not None}
                 metadata = model_metadata(self._plan.architecture, saved.metadata)
                 tracker.model(saved.model, metadata, best["step"], metrics)
-        if problem is not None:
-            tracker.tags({"problem": problem})
-        if tracker.close("FINISHED" if problem is None else "FAILED", DELIVERY_SECONDS):
+        if event.problem is not None:
+            tracker.tags({"problem": event.problem})
+        seconds = STOPPED_DELIVERY_SECONDS if event.was_stopped else DELIVERY_SECONDS
+        if tracker.close(_status(event), seconds):
             print_line(f"tracked at {self.url}")
         else:
             print_line(tracker.undelivered)
+
+
+def _status(end: Finished) -> Status:
+    if end.was_stopped:
+        return "KILLED"
+    return "FINISHED" if end.problem is None else "FAILED"
 
 
 def run_info(context: RunContext) -> RunInfo:

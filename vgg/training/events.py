@@ -76,10 +76,11 @@ class Validated:
 
 @dataclass(frozen=True)
 class Finished:
-    """The attempt is over: with a result, or with the problem that stopped it."""
+    """The attempt is over: with a result, with the problem that stopped it, or saved midway as it was asked."""
 
     result: dict[str, Any] | None
     problem: str | None
+    was_stopped: bool = False
 
 
 Event = Started | FirstBatch | StepsDone | Validated | Finished

@@ -25,8 +25,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended: with a result, or with the problem that stopped it."""
+    """How a training ended: with a result, with the problem that stopped it, or saved midway."""
 
     result: dict[str, Any] | None = None
     problem: str | None = None
     users_mistake: bool = False
+    stopped_at: int | None = None
+    """Step that was saved when the workers were asked to end before it was through."""
+    moves: bool = False
+    """It ended so because a node is about to go: on other nodes it goes on."""

@@ -6,20 +6,24 @@
         this worker's rows of the batch -> one update
         after the first, and every log_steps or minute: sum the losses over workers, tell the observers
         every epoch or few: validate, adjust the learning rate, save a checkpoint, maybe stop
+        asked to end: save a checkpoint, leave a validation that is due to who resumes
     tell the observers the result
 
 Shapes: b rows of the global batch on this worker, F hidden units, L leaves of the batch.
 """
 
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
+from functools import partial
 
 import torch
 
 from cli.errors import Failure, UserError
+from cluster.agreement import Agreement
 from cluster.collectives import broadcast, everyones, first_problem
 from cluster.layout import Worker
 from cluster.parallel.choose import gradient_reducer
 from cluster.parallel.reducer import GradientReducer
+from cluster.stop_request import Asked
 from pipelines.loading.batch import to_input
 from vgg.net.precision import DTYPES, MixedPrecision, common_precision, set_gpu_numerics, training_precision
 from vgg.training.accounting import Window, summed
@@ -41,17 +45,13 @@ from vgg.training.opening import OpenedTraining
 from vgg.training.optimizer import make_optimizer
 from vgg.training.result import training_result
 from vgg.training.resume import restore, to_checkpoint
+from vgg.training.saving import Saver
 from vgg.training.schedule import learning_rate, should_stop_early, update_plateau
 from vgg.training.start import Start, set_weights
-from vgg.training.state import StepTimer, TrainerState, next_told
+from vgg.training.state import StepTimer, TrainerState, next_told, workers_mean
 from vgg.training.step import train_step
 from vgg.training.task import task_of
-from vgg.weights.checkpoint import DamagedCheckpoint
 from vgg.weights.open_run import open_run
-from vgg.weights.writer import CheckpointWriter
-
-WRITE_ERRORS = (OSError, Failure, DamagedCheckpoint)
-"""Of a checkpoint's storage: no restart of the workers would mend them."""
 
 
 def train(worker: Worker, job: Job, observers: ObserverFactory, open_net: NetOpener = open_run) -> Outcome:
@@ -80,7 +80,6 @@ class Training:
         """Put net, optimizer and state on the device, as `start` has them."""
         self.worker, self.job, self.plan = opened.worker, opened.job, opened.job.plan
         self.recipe, self.data = self.plan.recipe, opened.data
-        self.folder, self.lease = opened.folder, opened.lease
         self.net, self.task = opened.net, task_of(self.plan.architecture)
         self.precision = MixedPrecision(DTYPES[start.precision], self.worker.device)
         set_gpu_numerics(self.worker.device, deterministic=self.recipe.train.deterministic)
@@ -93,7 +92,8 @@ class Training:
         if start.checkpoint is not None:
             self.state = restore(start.checkpoint, self.optimizer, self.precision)
             resumed_from = start.checkpoint.step
-        self.saved_step = resumed_from
+        self.saver = Saver(opened.folder, opened.lease, resumed_from)
+        self.agreement, self.asked = Agreement(self.worker), Asked.GO_ON
         self.tell_at = self.state.step + 1
         self.hits = torch.zeros((), dtype=torch.int64, device=self.worker.device)
         self.reducer = self._make_reducer()
@@ -102,7 +102,7 @@ class Training:
         )
 
     def run(self, observers: ObserverFactory) -> Outcome:
-        """Train to the end."""
+        """Train to the end, or until asked to end."""
         is_first = self.worker.rank == 0
         self.observers = observers(self.context) if is_first else ()
         self.timer = StepTimer()
@@ -110,15 +110,17 @@ class Training:
         problem: str | None = "the training was cut off by an error"
         result = None
         try:
-            with self._open_writer() as self.writer:
+            with self.saver:
                 stopped_by = self._train()
-                problem = stopped_by or self._finish_writing()
+                problem = stopped_by or self.saver.finish()
         finally:
+            was_stopped = problem is None and self.asked != Asked.GO_ON
             if is_first:
-                if problem is None:
+                if problem is None and not was_stopped:
                     result = training_result(self.context, self.state, self.timer)
-                self._tell(Finished(result, problem))
-        return Outcome(result, problem)
+                self._tell(Finished(result, problem, was_stopped))
+        stopped_at = self.state.step if was_stopped else None
+        return Outcome(result, problem, stopped_at=stopped_at, moves=self.asked == Asked.MOVE)
 
     def _make_reducer(self) -> GradientReducer:
         side = self.plan.architecture.side
@@ -132,6 +134,8 @@ class Training:
         """Update until done; the problem that stopped it early, if one did."""
         state, images_BCHW = self.state, None
         pending: list[torch.Tensor] = []
+        if (problem := self._begin()) or self.asked:
+            return problem
         with self.data.train_loader(self.reducer.rows, state.step) as loader, self._masks() as masks:
             self.timer.restart()
             while state.step < self.plan.total_steps and not self._stops_early():
@@ -139,7 +143,7 @@ class Training:
                     batch = next(loader)
                 if state.step == 0:
                     self._tell(FirstBatch(batch))
-                lr = learning_rate(self.recipe.optim.lr, state.plateau, self.recipe.schedule)
+                lr = self._lr()
                 images_BCHW = to_input(batch, images_BCHW)
                 pending.append(
                     train_step(
@@ -155,16 +159,27 @@ class Training:
                     )
                 )
                 state.step += 1
-                if state.step < self.tell_at and not self._saves():
+                self.asked = self.agreement.after(state.step)
+                if state.step < self.tell_at and not self._saves() and not self.asked:
                     continue
                 window = summed(pending, self.hits, self.net)
                 pending.clear()
                 if not window.finite:
                     return self._diverged(window.losses)
                 self._account(window, lr)
-                if self._saves() and (problem := self._save(best=self._validates() and self._validate(lr))):
+                if (self._saves() or self.asked) and (problem := self._validate_and_save(lr)):
                     return problem
+                if self.asked:
+                    break
                 self.timer.restart()
+        return None
+
+    def _begin(self) -> str | None:
+        """Validate what an earlier attempt left to this one, unless the workers are asked to end already."""
+        self.worker.stop.is_answered = True
+        self.asked = self.agreement.now()
+        if not self.asked and self._validates() and self.state.validated_step != self.state.step:
+            return self._validate_and_save(self._lr())
         return None
 
     def _account(self, window: Window, lr: float) -> None:
@@ -173,13 +188,18 @@ class Training:
         state.losses += window.losses
         state.add_hits(window.hits)
         seconds, waited = self.timer.stop(steps)
-        self.tell_at = next_told(state.step, self.recipe.train.log_steps, seconds / steps)
+        seconds_per_step = workers_mean(seconds / steps)
+        self.tell_at = next_told(state.step, self.recipe.train.log_steps, seconds_per_step)
+        self.agreement.set_pace(seconds_per_step)
         self._tell(StepsDone(state.step, tuple(window.losses), window.gradient_norm, lr, seconds, waited))
 
     def _masks(self) -> MaskSource:
         dropout, hidden, precision = self.recipe.model.dropout, self.net.hidden, self.precision
         rows, device = self.reducer.rows, self.worker.device
         return MaskSource(self.plan.seed, rows, hidden, dropout, device=device, dtype=precision.dtype)
+
+    def _lr(self) -> float:
+        return learning_rate(self.recipe.optim.lr, self.state.plateau, self.recipe.schedule)
 
     def _stops_early(self) -> bool:
         return should_stop_early(self.state.plateau, self.recipe.schedule)
@@ -193,11 +213,23 @@ class Training:
     def _saves(self) -> bool:
         return self._validates() or self._is_due(self.recipe.train.checkpoint_steps)
 
+    def _validate_and_save(self, lr: float) -> str | None:
+        best = self._validates() and not self.asked and self._validate(lr)
+        copied = partial(to_checkpoint, self.plan, self.net, self.optimizer, self.precision, self.state)
+        return self.saver.save(self.state.step, copied, best=best)
+
     def _validate(self, lr: float) -> bool:
-        """Score the validation set; whether it is the best yet. The schedule counts those at a pass's end."""
-        state = self.state
-        with self.data.val_loader() as batches:
-            scores = self.task.validate(self.net, batches, device=self.worker.device, precision=self.precision)
+        """Score the validation set; whether it is the best yet. The schedule counts those at a pass's end.
+
+        If the workers are asked to end meanwhile, it is broken off as if it had not begun.
+        """
+        state, device = self.state, self.worker.device
+        with self.data.val_loader() as loader:
+            batches = self.agreement.until_asked(loader)
+            scores = self.task.validate(self.net, batches, device=device, precision=self.precision)
+        self.asked = self.agreement.now()
+        if self.asked:
+            return False
         before = state.best
         state.add_validation(self.plan.epochs(state.step), lr, self.recipe.train.batch, scores.summary())
         if self.plan.validation_is_due(state.step):
@@ -207,37 +239,9 @@ class Training:
         self._tell(Validated(state.step, scores, state.plateau.drops, *history))
         return before is None or scores.top1_accuracy > before["top1"]
 
-    def _save(self, *, best: bool) -> str | None:
-        """Start writing a checkpoint; on every worker, what went wrong with the one before."""
-        problem = None
-        if self.writer is not None:
-            saved = to_checkpoint(self.plan, self.net, self.optimizer, self.precision, self.state)
-            try:
-                self.writer.submit(saved, best=best)
-                self.saved_step = self.state.step
-            except WRITE_ERRORS as error:
-                problem = f"a checkpoint could not be written: {error}"
-        return first_problem(problem)
-
-    def _finish_writing(self) -> str | None:
-        try:
-            if self.writer is not None:
-                self.writer.wait()
-        except WRITE_ERRORS as error:
-            return f"the last checkpoint could not be written: {error}"
-        return None
-
-    def _open_writer(self) -> AbstractContextManager[CheckpointWriter | None]:
-        if self.lease is None:
-            return nullcontext()
-        return closing(CheckpointWriter(self.folder, self.lease.check))
-
     def _diverged(self, losses: list[float]) -> str:
         said = divergence(losses, self.state.step, self.plan, self.data.train_set)
-        kept = self._finish_writing()  # what is said to be kept is
-        if kept is None and self.saved_step is not None:
-            kept = f"the checkpoint of step {self.saved_step} is kept in {self.folder.uri}"
-        return f"{said}; {kept or 'no checkpoint had been saved before it'}"
+        return f"{said}; {self.saver.kept()}"
 
     def _tell(self, event: Event) -> None:
         for observer in self.observers:

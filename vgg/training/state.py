@@ -54,6 +54,11 @@ class TrainerState:
         self.hits = 0
 
     @property
+    def validated_step(self) -> int:
+        """Of the last validation."""
+        return int(self.validations[-1]["step"]) if self.validations else 0
+
+    @property
     def best(self) -> dict[str, Any] | None:
         """The first validation with the highest top-1 accuracy."""
         return max(self.validations, key=lambda v: v["top1"], default=None)
@@ -86,9 +91,14 @@ class StepTimer:
         return seconds, waited
 
 
+def workers_mean(seconds: float) -> float:
+    """Of all workers, the same on each: what they decide by it they decide alike."""
+    total, workers = sum_over_workers(torch.tensor([seconds, 1.0], dtype=torch.float64)).tolist()
+    return total / workers
+
+
 def next_told(step: int, log_steps: int, seconds_per_step: float) -> int:
     """The step at which a progress line is due after one at `step`: the next multiple of `log_steps` or, where
-    that takes longer, a minute on. The same on every worker, as all sum their losses then."""
-    seconds, workers = sum_over_workers(torch.tensor([seconds_per_step, 1.0], dtype=torch.float64)).tolist()
-    in_a_minute = max(1, int(LONGEST_SILENCE_SECONDS * workers / max(seconds, 1e-9)))
+    that takes longer, a minute on."""
+    in_a_minute = max(1, int(LONGEST_SILENCE_SECONDS / max(seconds_per_step, 1e-9)))
     return min((step // log_steps + 1) * log_steps, step + in_a_minute)
