@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from pipelines.storage.folder import Folder
 from vgg.localisation.errors import BoxErrors
 from vgg.localisation.provenance import BoxProvenance
+from vgg.pictures.png import as_png
 from vgg.reporting.localisation_facts import LocalisationFacts
 from vgg.tracking.run_info import RunInfo, unix_time_ms
 from vgg.tracking.software import software
@@ -51,11 +52,11 @@ def publish_boxes(
         "identity": provenance.result_identity(facts.threshold, errors.seen),
         "software": software(),
     }
-    with folder.writing(PICTURE) as file:
-        figure.savefig(file, format="png", dpi=110)
+    png = as_png(figure)
+    folder.write(PICTURE, png)
     result["tracked_at"] = None
     if tracking_uri is not None:
-        result["tracked_at"] = _track(folder, provenance, result, facts, figure, tracking_uri, experiment)
+        result["tracked_at"] = _track(folder, provenance, result, facts, png, tracking_uri, experiment)
     folder.write_json("result.json", result)
     return result
 
@@ -84,7 +85,7 @@ def _track(
     provenance: BoxProvenance,
     result: dict[str, Any],
     facts: LocalisationFacts,
-    figure: Figure,
+    png: bytes,
     uri: str,
     experiment: str,
 ) -> str | None:
@@ -96,7 +97,7 @@ def _track(
     metrics = {f"localisation/{key}": float(result[key]) for key in keys if result[key] is not None}
     tracker.scores({net.weights_sha256: net.net for net in provenance.nets}, metrics)
     tracker.text("result.json", json.dumps(result))
-    tracker.figure(f"pictures/{PICTURE}", lambda: figure)
+    tracker.picture(f"pictures/{PICTURE}", png)
     if tracker.close("FINISHED", DELIVERY_SECONDS):
         return tracker.sender.url
     print(tracker.undelivered, flush=True)

@@ -10,6 +10,7 @@ from typing import Any
 from pipelines.storage.folder import Folder
 from vgg.metrics.accuracy import Tally, tally
 from vgg.pictures.confusion import confusion_figure
+from vgg.pictures.png import as_png
 from vgg.reporting.evaluation_run import metrics, run_info
 from vgg.reporting.result import EvaluationResult, Kind, result_json
 from vgg.reporting.result_folder import POSTERIORS
@@ -65,9 +66,8 @@ def _track(
     nets = {member.weights_sha256: member.net for member, _ in provenance.members}
     tracker.scores(nets, metrics(posteriors, counted.accuracy()))
     tracker.text("result.json", json.dumps(result))
-    tracker.figure(
-        "pictures/confusion.png", lambda: confusion_figure(counted.confusion_KK, provenance.class_names)
-    )
+    figure = confusion_figure(counted.confusion_KK, provenance.class_names)
+    tracker.picture("pictures/confusion.png", as_png(figure))
     if tracker.close("FINISHED", DELIVERY_SECONDS):
         return tracker.sender.url
     print(tracker.undelivered, flush=True)

@@ -11,7 +11,7 @@ class BoxPictures(TrainingPictures):
     """Predicted against true boxes on the centre crops of validation images."""
 
     def _draw_answers(self, event: Validated) -> None:
-        shown = self._images(self._at_random)
+        shown = self._at_random
         boxes, true_B4 = self._plan.architecture.boxes, shown.boxes_B4
         assert boxes is not None
         assert true_B4 is not None
@@ -20,6 +20,5 @@ class BoxPictures(TrainingPictures):
         pixels_BHWC = shown.images_BHWC.cpu().numpy()
         names = [self._class_names[label] for label in shown.labels_B.tolist()]
         found, true = found_B4.numpy(), [edges_4[None] for edges_4 in true_B4.cpu().numpy()]
-        self._tracker.figure(
-            "pictures/boxes.png", lambda: box_montage(list(pixels_BHWC), names, found, true, iou_B)
-        )
+        figure = self._tracker.figure
+        figure("pictures/boxes.png", box_montage, list(pixels_BHWC), names, found, true, iou_B)

@@ -2,15 +2,21 @@
 
 from collections.abc import Callable
 from concurrent import futures
+from functools import partial
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from pipelines.storage.folder import Folder
+from vgg.pictures.drawing import DrawingProcess
 from vgg.tracking.box_pictures import BoxPictures
 from vgg.tracking.messages import print_message
-from vgg.tracking.tracker import PICTURE_DPI, Tracker
+from vgg.tracking.tracker import Tracker
 from vgg.tracking.training_pictures import TrainingPictures
 from vgg.training.events import Event, Finished, FirstBatch, RunContext, Validated
+
+DRAWING_SECONDS = 120.0
+"""How long the end of a training waits for its pictures."""
 
 
 class PictureFiles:
@@ -20,7 +26,7 @@ class PictureFiles:
     """
 
     def __init__(self, context: RunContext, tracker: Tracker | None) -> None:
-        self._files = _Files(Folder(context.job.out, "--out").underway(), tracker)
+        self._files = Files(Folder(context.job.out, "--out").underway(), tracker)
         boxed = context.job.plan.architecture.boxes is not None
         self._pictures = (BoxPictures if boxed else TrainingPictures)(context, self._files)
         self._watched = tracker is not None
@@ -32,7 +38,7 @@ class PictureFiles:
                 self._pictures.inputs(batch)
             case Validated():
                 self._pictures.validated(event)
-                if self._watched:
+                if self._watched and not self._files.busy:
                     self._pictures.draw_if_due()
             case Finished():
                 if not event.was_stopped:  # there is no time
@@ -40,29 +46,41 @@ class PictureFiles:
                 self._files.close()
 
 
-class _Files:
-    """Keeps each figure in a folder, and hands it to a tracker."""
+class Files:
+    """Keeps each picture in a folder, and hands it to a tracker."""
 
     def __init__(self, folder: Folder, tracker: Tracker | None) -> None:
         self._folder, self._tracker = folder, tracker
+        self._process = DrawingProcess()
         self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="pictures")
-        self._drawings: list[futures.Future[Figure]] = []
+        self._drawings: list[futures.Future[None]] = []
 
-    def figure(self, path: str, make: Callable[[], Figure]) -> None:
-        """Draw and keep the figure on another thread: a tracker's, if there is one."""
+    @property
+    def busy(self) -> bool:
+        """Whether a picture is still to be drawn."""
+        return not all(drawing.done() for drawing in self._drawings)
+
+    def figure(self, path: str, make: Callable[..., Figure], *arguments: Any) -> None:
+        """Have the figure drawn and kept; one that cannot be is told."""
+        drawing = self._thread.submit(self._keep, path, make, arguments)
+        drawing.add_done_callback(partial(_report, path))
+        self._drawings = [*(each for each in self._drawings if not each.done()), drawing]
+
+    def _keep(self, path: str, make: Callable[..., Figure], arguments: tuple[Any, ...]) -> None:
+        png = self._process.png(make, *arguments)
+        self._folder.write(path, png)
         if self._tracker is not None:
-            self._tracker.figure(path, lambda: self._kept(path, make()))
-        else:
-            self._drawings.append(self._thread.submit(lambda: self._kept(path, make())))
+            self._tracker.picture(path, png)
 
     def close(self) -> None:
-        """Wait for the drawings of this object's own thread; one that failed is told."""
+        """Wait for what is still drawn, and give up after a while."""
+        futures.wait(self._drawings, DRAWING_SECONDS)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._process.close()
         self._thread.shutdown()
-        for drawing in self._drawings:
-            if (error := drawing.exception()) is not None:
-                print_message(f"a picture is missing: {error!r}")
 
-    def _kept(self, path: str, figure: Figure) -> Figure:
-        with self._folder.writing(path) as file:
-            figure.savefig(file, format="png", dpi=PICTURE_DPI)
-        return figure
+
+def _report(path: str, drawing: futures.Future[None]) -> None:
+    problem = "it took too long" if drawing.cancelled() else drawing.exception()
+    if problem is not None:
+        print_message(f"a picture is missing: {path} ({problem})")

@@ -8,15 +8,13 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent import futures
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -30,21 +28,18 @@ from vgg.weights.state import weights_sha256
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 SYSTEM_SAMPLE_SECONDS = 10.0
-PICTURE_DPI = 110
 AWAY_SECONDS = 10.0
 """How long the end of a run waits for a server that does not answer."""
 
 
 class Tracker:
-    """Records one run. Every method but `close` returns without waiting for the server or for a figure."""
+    """Records one run. Every method but `close` returns without waiting for the server."""
 
     def __init__(self, folder: Path, uri: str, info: RunInfo, *, watch_system: bool = True) -> None:
         self.spool = Spool(folder)
         self.spool.describe(asdict(info))
         self.spool.append({"kind": "status", "status": "RUNNING", "time": unix_time_ms()})
         self.sender = Sender(self.spool, uri, info)
-        self._figure_thread = futures.ThreadPoolExecutor(1, thread_name_prefix="figures")
-        self._undrawn_figures: list[futures.Future[None]] = []
         self._closing = threading.Event()
         self._problem: str | None = None
         self._sender_thread = threading.Thread(target=self.sender.run, name="mlflow-sender", daemon=True)
@@ -61,18 +56,16 @@ class Tracker:
         """Set tags of the run."""
         self.spool.append({"kind": "tags", "values": dict(values)})
 
-    def figure(self, path: str, make: Callable[[], Figure]) -> None:
-        """Log a figure at this artifact path; `make` draws it on another thread."""
-
-        def draw() -> None:
-            file = self.spool.new_file(".png")
+    def picture(self, path: str, png: bytes) -> None:
+        """Log a PNG file at this artifact path. If the disk has no room for it, that is told."""
+        file = self.spool.new_file(".png")
+        try:
             with _removed_if_partial(file):
-                make().savefig(file, dpi=PICTURE_DPI)
-            self.spool.append({"kind": "artifact", "path": path, "file": file.name})
-
-        drawing = self._figure_thread.submit(draw)
-        drawing.add_done_callback(_report_drawing_error)
-        self._undrawn_figures = [*(each for each in self._undrawn_figures if not each.done()), drawing]
+                file.write_bytes(png)
+        except OSError as error:
+            print_message(f"{path} is not tracked: {file} cannot be written ({error})")
+            return
+        self.spool.append({"kind": "artifact", "path": path, "file": file.name})
 
     def text(self, path: str, text: str) -> None:
         """Log a text file at this artifact path."""
@@ -126,16 +119,12 @@ class Tracker:
         `AWAY_SECONDS`; the rest stays in the spool."""
         deadline = time.monotonic() + timeout_seconds
         self._closing.set()
-        _, undrawn = futures.wait(self._undrawn_figures, timeout_seconds)
-        self._figure_thread.shutdown(wait=False)
         self.spool.append({"kind": "status", "status": status, "time": unix_time_ms()})
         self.sender.finish.set()
         self._join_sender(deadline)
         if not self.sender.done:
             self.sender.abandon()
             self._problem = self.sender.problem or f"it took longer than {timeout_seconds:g} s"
-        elif undrawn:
-            self._problem = "a figure is still being drawn"
         else:
             self._problem = None
         if lost := self.spool.lost_at_the_end():
@@ -174,9 +163,3 @@ def _removed_if_partial(file: Path) -> Iterator[None]:
     except BaseException:
         file.unlink(missing_ok=True)
         raise
-
-
-def _report_drawing_error(future: futures.Future[None]) -> None:
-    error = future.exception()
-    if error is not None:
-        print_message(f"a figure could not be drawn: {error!r}")

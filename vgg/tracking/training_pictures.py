@@ -5,7 +5,8 @@ Shapes: B images, H and W sides of the crop in pixels, C = 3 (RGB), K classes.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,23 +29,18 @@ SHOWN_AT_RANDOM = 12
 class FigureSink(Protocol):
     """Where pictures go: a tracker, say."""
 
-    def figure(self, path: str, make: Callable[[], Figure]) -> None:
-        """Keep the figure that `make` draws, on whatever thread, under this path."""
+    def figure(self, path: str, make: Callable[..., Figure], *arguments: Any) -> None:
+        """Keep the figure that `make` draws of these arguments, in another process, under this path."""
 
 
 class TrainingPictures:
-    """What is drawn is copied before: a tracker draws on a thread of its own."""
+    """What is drawn is copied before, and pickled while the training goes on."""
 
     def __init__(self, context: RunContext, tracker: FigureSink) -> None:
         self._context, self._tracker, self._plan = context, tracker, context.job.plan
         self._class_names = self._plan.manifest.class_names
         boxed = context.job.plan.recipe.model.boxes is not None
         self._boxes_N4 = context.val_set.own_boxes().targets_N4 if boxed else None
-        images_N = np.arange(len(context.val_set)) if self._boxes_N4 is None else with_box(self._boxes_N4)
-        random = np.random.default_rng(self._plan.seed)
-        shown = random.choice(images_N, min(SHOWN_AT_RANDOM, len(images_N)), replace=False)
-        self._at_random = sorted(shown.tolist())
-        """Validation images that every picture shows; of a box net, those with a box."""
         self._latest: Validated | None = None
         """The last validation that is not drawn yet."""
         self._drawn_at = time.monotonic()
@@ -57,7 +53,7 @@ class TrainingPictures:
         pixels_BHWC = batch.images_BHWC[rows].cpu().numpy() + offset_BC[:, None, None, :]
         labels = [self._class_names[label] for label in batch.labels_B[rows].tolist()]
         title = f"{self._subject}: inputs as the net sees them"
-        self._tracker.figure("pictures/inputs.png", lambda: input_montage(pixels_BHWC, labels, title))
+        self._tracker.figure("pictures/inputs.png", input_montage, pixels_BHWC, labels, title)
 
     def validated(self, event: Validated) -> None:
         """Keep this validation, to be drawn."""
@@ -74,9 +70,7 @@ class TrainingPictures:
             return
         event, self._latest, self._drawn_at = self._latest, None, time.monotonic()
         title = self._title(event)
-        self._tracker.figure(
-            "pictures/curves.png", lambda: training_curves(event.losses, event.validations, title)
-        )
+        self._tracker.figure("pictures/curves.png", training_curves, event.losses, event.validations, title)
         self._draw_answers(event)
 
     def _draw_answers(self, event: Validated) -> None:
@@ -84,10 +78,11 @@ class TrainingPictures:
         assert isinstance(event.scores, ValidationScores)
         names, figure = self._class_names, self._tracker.figure
         counts_KK, title = event.scores.confusion_KK.numpy(), self._title(event)
-        worst, at_random = self._predictions(event.scores.worst), self._predictions(self._at_random)
-        figure("pictures/classes.png", lambda: class_accuracy_figure(counts_KK, names, title))
-        figure("pictures/confusion.png", lambda: confusion_figure(counts_KK, names, title))
-        figure("pictures/predictions.png", lambda: prediction_montage(worst, at_random, title))
+        worst = self._images(event.scores.worst) if event.scores.worst else None
+        shown = self._predictions(worst), self._predictions(self._at_random)
+        figure("pictures/classes.png", class_accuracy_figure, counts_KK, names, title)
+        figure("pictures/confusion.png", confusion_figure, counts_KK, names, title)
+        figure("pictures/predictions.png", prediction_montage, *shown, title)
 
     @property
     def _subject(self) -> str:
@@ -101,11 +96,20 @@ class TrainingPictures:
             f"top-1 error {100 * (1 - last['top1']):.1f} % of {last['seen']:,} images"
         )
 
-    def _predictions(self, images: Sequence[int]) -> list[ShownPrediction]:
+    @cached_property
+    def _at_random(self) -> Batch:
+        """Validation images that every picture shows; of a box net, those with a box."""
+        images_N = np.arange(len(self._context.val_set))
+        if self._boxes_N4 is not None:
+            images_N = with_box(self._boxes_N4)
+        random = np.random.default_rng(self._plan.seed)
+        shown = random.choice(images_N, min(SHOWN_AT_RANDOM, len(images_N)), replace=False)
+        return self._images(sorted(shown.tolist()))
+
+    def _predictions(self, batch: Batch | None) -> list[ShownPrediction]:
         """What the net, as it is, takes these validation images for."""
-        if not images:
+        if batch is None:
             return []
-        batch = self._images(images)
         confidence_B, predicted_B = self._outputs(batch).softmax(1).max(1)
         rows = zip(
             batch.images_BHWC.cpu().numpy(),
