@@ -35,7 +35,7 @@ PARTS = {
     "loss window": "vgg.training.loop summed",
     "observers": "vgg.training.loop Training._tell",
     "validation": "vgg.training.loop Training._validate",
-    "checkpoint": "vgg.training.loop Training._save",
+    "checkpoint": "vgg.training.saving Saver.save",
 }
 ANYWHERE = ("observers",)
 """Parts that count as themselves inside another too; batches of a validation are part of it."""
