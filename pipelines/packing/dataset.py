@@ -42,7 +42,8 @@ def pack_to(out: Folder, options: PackOptions, spool: Path | None, run: RunTasks
     source = open_source(name, classes=options.classes, val_share=options.val_share, spool=spool)
     for split in ("train", "val"):
         if not source.counts.get(split):
-            raise UserError(f"{options.source} has no images for the split {split}")
+            held_out = ": none of a class's single image is held out" if source.split_note else ""
+            raise UserError(f"{options.source} has no images for the split {split}{held_out}")
     if source.split_note:
         print(source.split_note, flush=True)
     if out.local is None:

@@ -249,6 +249,13 @@ def test_what_is_held_out_is_told_with_a_warning_where_it_is_little(tmp_path, ca
     assert ("warning: of 18 validation images each is 6% of the accuracy" in told) == (images == 18)
 
 
+def test_classes_of_one_image_have_none_to_hold_out(tmp_path):
+    lay(tmp_path / "source", {f"{label}/0.jpg": encoded(picture(0)) for label in "ab"})
+    with pytest.raises(UserError, match="no images for the split val: none of a class's single image"):
+        pack(PackOptions(str(tmp_path / "source"), tmp_path / "out", workers=1))
+    assert names(tmp_path) == ["source"]
+
+
 def test_a_class_of_bad_files_only(tmp_path):
     source = folder(tmp_path / "source")
     for file in (source / "train" / "b").iterdir():

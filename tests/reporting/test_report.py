@@ -186,7 +186,16 @@ def test_the_columns_of_the_shared_view_are_there(mlflow_server, tracked, tmp_pa
     columns = [column.removesuffix("`").split(".`") for column in views["selectedColumns"]]
     there = [key in (test.tags if kind == "tags" else test.metrics) for kind, key in columns]
     assert there == [True] * 6 + [False] * 2
-    assert [chart["metricKey"] in test.metrics for chart in views["compareRunCharts"]] == [True] * 2 + [False]
+    difference, *bars = views["compareRunCharts"]
+    assert difference["type"] == "DIFFERENCE"
+    assert [chart["metricKey"] in test.metrics for chart in bars] == [True] * 2 + [False]
+
+
+@pytest.mark.parametrize(("classes", "said"), [(5, False), (6, True)])
+def test_five_classes_have_no_top_5(tmp_path, classes, said):
+    scored = posteriors("A", "dense", [256], classes=classes, data="some", seed=0)
+    result = publish(Folder(str(tmp_path)), scored, None, "vgg", kind="eval")
+    assert ("top-5" in result.summary) == said
 
 
 def test_the_best_of_each_data_set_are_compared(mlflow_server, tracked):

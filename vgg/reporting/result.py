@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pipelines.storage.folder import Folder
 from vgg.metrics.accuracy import Accuracy
 from vgg.testing.provenance import EnsembleMember, Provenance
+from vgg.training.validation import TOP
 
 Kind = Literal["eval", "ensemble"]
 
@@ -28,10 +29,11 @@ class EvaluationResult:
         low, high = result["top1_interval"]
         scales, split = ", ".join(map(str, result["scales"])), result["data"]["split"]
         of_split = "" if split == "val" else f", split {split}"
+        top5 = f" top-5 {result['top5_error']:.2f} %," if len(result["class_accuracy"]) > TOP else ""
         return (
             f"{result['net']}, {result['protocol']}, Q = {scales}{of_split}: "
             f"top-1 error {result['top1_error']:.2f} % "
-            f"({low:.2f} to {high:.2f}), top-5 {result['top5_error']:.2f} %, loss {result['loss']:.3f}, "
+            f"({low:.2f} to {high:.2f}),{top5} loss {result['loss']:.3f}, "
             f"{result['images']:,} images" + (f"\n  ({self.remark})" if self.remark else "")
         )
 

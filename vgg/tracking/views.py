@@ -26,17 +26,35 @@ COLUMNS = (
 CHARTS = ("top1_error", "top5_error", "top1_error_over_published")
 MAX_COMPARED_TESTS = 10
 
+DIFFERENCE_STATE = {
+    "type": "DIFFERENCE",
+    "uuid": f"{VIEW_NAME}-difference",
+    "chartName": "What differs",
+    "compareGroups": ["Model metrics", "Parameters"],
+    "showChangeFromBaseline": False,
+    "showDifferencesOnly": True,
+    "baselineColumnUuid": "",
+    "metricSectionId": VIEW_NAME,
+    "runsCountToCompare": 10,
+    "deleted": False,
+    "isGenerated": False,
+}
+"""First of the charts: the settings and errors in which the chosen runs differ, those alone."""
+
 CHART_STATES = [
-    {
-        "type": "BAR",
-        "uuid": f"{VIEW_NAME}-{metric}",
-        "metricKey": metric,
-        "metricSectionId": VIEW_NAME,
-        "runsCountToCompare": 20,
-        "deleted": False,
-        "isGenerated": False,
-    }
-    for metric in CHARTS
+    DIFFERENCE_STATE,
+    *(
+        {
+            "type": "BAR",
+            "uuid": f"{VIEW_NAME}-{metric}",
+            "metricKey": metric,
+            "metricSectionId": VIEW_NAME,
+            "runsCountToCompare": 20,
+            "deleted": False,
+            "isGenerated": False,
+        }
+        for metric in CHARTS
+    ),
 ]
 CHART_SECTION = {
     "uuid": VIEW_NAME,
