@@ -36,6 +36,10 @@ lint: setup  ## ruff, mypy and the import contracts
 test: lint  ## lint, types and tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+docs: setup  ## build the documentation site in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
 bench-data: setup  ## compare input pipelines, measure cores per rate; PEERS=folder, see benchmarks/README.md
 	$(BIN)/python -m benchmarks.data $(if $(PEERS),--peers "$(PEERS)")
 	$(BIN)/python -m benchmarks.stall
@@ -43,4 +47,4 @@ bench-data: setup  ## compare input pipelines, measure cores per rate; PEERS=fol
 clean:  ## remove files made by the demo and the tools, except .venv
 	rm -rf .demo .mypy_cache .import_linter_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo stop lint test bench-data clean
+.PHONY: help setup demo stop lint test docs bench-data clean
