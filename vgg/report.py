@@ -19,10 +19,11 @@ from cli.files import require_writable
 from cli.program import program
 from vgg.pictures.curves import compared_curves
 from vgg.reporting.cards import cards
-from vgg.reporting.localisation_tables import TrackedBoxes, localisation_tables, tracked_boxes
+from vgg.reporting.localisation_tables import localisation_tables, tracked_boxes
 from vgg.reporting.render import to_html, to_markdown
 from vgg.reporting.tables import TrackedResult, best_by_data, other_tables, paper_tables, tracked_result
 from vgg.reporting.tracked_runs import learning_curves, tracked_runs
+from vgg.reporting.transfer_tables import tracked_transfer, transfer_tables
 from vgg.tracking import views
 from vgg.tracking.server import tracking_uri, ui_page
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """The paper's tables 3 to 10 with our results beside them, and a table for each other data set."""
+    """The paper's tables 3 to 11 with our results beside them, and a table for each other data set."""
 
     track: str = ""
     """URI of the MLflow server. Default: MLFLOW_TRACKING_URI."""
@@ -63,23 +64,33 @@ def report(options: ReportOptions) -> None:
     results = [result for run in runs if (result := tracked_result(run)) is not None]
     curves = learning_curves(client, runs)
     boxes = [found for run in runs if (found := tracked_boxes(run)) is not None]
-    tables = [*paper_tables(results), *localisation_tables(boxes), *other_tables(results)]
+    transfers = [each for run in runs if (each := tracked_transfer(run)) is not None]
+    tables = [*paper_tables(results), *localisation_tables(boxes), *transfer_tables(transfers)]
+    tables += other_tables(results)
+    tests = len(results) + len(boxes) + len(transfers)
     figure = compared_curves(curves) if curves else None
     contents = {
         "report.md": to_markdown(tables),
         "report.html": to_html(
             tables,
             figure,
-            f"{len(results) + len(boxes)} tests of experiment {options.experiment}",
+            f"{tests} tests of experiment {options.experiment}",
             cards(results, lambda run_id: ui_page(uri, f"experiments/{experiment_id}/runs/{run_id}")),
         ),
-        "report.json": json.dumps([*map(_to_json, results), *map(_boxes_to_json, boxes)], indent=1),
+        "report.json": json.dumps(
+            [
+                *map(_to_json, results),
+                *({"kind": "localise", **asdict(each)} for each in boxes),
+                *({"kind": "transfer", **asdict(each)} for each in transfers),
+            ],
+            indent=1,
+        ),
     }
     files = [options.out / name for name in contents]
     for file, text in zip(files, contents.values(), strict=True):
         file.write_text(text, encoding="utf-8")
     out = console()
-    out.print(f"{len(results) + len(boxes)} tests: {options.out}/report.html, report.md, report.json")
+    out.print(f"{tests} tests: {options.out}/report.html, report.md, report.json")
     if options.log:
         run_id = _log(client, experiment_id, files)
         page = ui_page(uri, f"experiments/{experiment_id}/runs/{run_id}")
@@ -92,10 +103,6 @@ def _to_json(result: TrackedResult) -> dict[str, object]:
     """A result as report.json has it."""
     fields = asdict(result)
     return {"tested": fields.pop("key"), **fields}
-
-
-def _boxes_to_json(result: TrackedBoxes) -> dict[str, object]:
-    return {"kind": "localise", **asdict(result)}
 
 
 def _log(client: "MlflowClient", experiment_id: str, files: Sequence[Path]) -> str:

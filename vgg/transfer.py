@@ -181,7 +181,9 @@ def fit(options: FitOptions) -> tuple[dict[str, Any], Folder]:
     target.require_writable()
     draws = fit_and_test(splits, what)
     target = target.underway()
-    return publish_transfer(target, splits.provenance, what, draws, uri, options.experiment), target
+    return publish_transfer(
+        target, splits.provenance, what, draws, len(splits.features.keys), uri, options.experiment
+    ), target
 
 
 def _check_fit(options: FitOptions) -> None:

@@ -14,7 +14,10 @@ CLASSES = ("ape", "bee", "cat")
 UNITS = 12
 
 
-NET = FeatureNet("d-1", "a" * 64, "paper-d-jitter", "D", "256-512", "b" * 64, (), (256, 384, 512), "fp32")
+NET = FeatureNet(
+    "d-1", "a" * 64, "paper-d-jitter", "D", "256-512", "b" * 64, "ILSVRC-2012", 1000,
+    ("paper-d-384", "paper-d"), (256, 384, 512), "fp32",
+)  # fmt: skip
 
 
 def provenance(**changes):

@@ -22,7 +22,7 @@ def differences(facts: Facts | None) -> list[str]:
         return [EARLIER_VERSION]
     found = _differences_of_data(facts)
     for net in facts.nets:
-        if reason := _difference_of_chain(net):
+        if reason := difference_of_chain(net):
             found.append(reason)
         if not net.trained_on_this_data:
             found.append(f"{net.net} was trained on other data")
@@ -85,7 +85,7 @@ def _differences_of_data(facts: Facts) -> list[str]:
     return found
 
 
-def _difference_of_chain(net: NetFacts) -> str | None:
+def difference_of_chain(net: NetFacts) -> str | None:
     """Why a net is not the end of a chain of the paper's recipes, each as it is; None if it is."""
     chain = (net.recipe, *net.started_from)
     for recipe in chain:

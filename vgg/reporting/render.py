@@ -43,11 +43,16 @@ class ComparisonTable:
     title: str
     reference_name: str
     rows: tuple[ComparisonRow, ...]
+    higher_is_better: bool = False
+    """Of what is no error; its title says what it is."""
 
     @property
     def run(self) -> list[ComparisonRow]:
-        """The rows with a result of ours, the lowest top-1 error first."""
-        return sorted((row for row in self.rows if row.ours), key=lambda row: (row.ours or (None,))[0] or 0.0)
+        """The rows with a result of ours, the best first."""
+        sign = -1 if self.higher_is_better else 1
+        return sorted(
+            (row for row in self.rows if row.ours), key=lambda row: sign * ((row.ours or (None,))[0] or 0.0)
+        )
 
     @property
     def not_run(self) -> list[ComparisonRow]:
@@ -84,6 +89,7 @@ def to_html(
     dots = [
         Dot(f"{re.split('[.,]', table.title)[0]}: {row.label}", row.reference[0], row.ours[0], row.interval)
         for table in tables
+        if not table.higher_is_better
         for row in table.run
         if row.ours is not None and row.ours[0] is not None and row.reference[0] is not None
     ]

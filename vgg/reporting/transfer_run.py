@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.storage.folder import Folder
+from vgg.reporting.transfer_facts import TransferFacts
 from vgg.tracking.run_info import RunInfo, unix_time_ms
 from vgg.tracking.software import software
 from vgg.tracking.tracker import Tracker
@@ -31,10 +32,11 @@ def publish_transfer(
     provenance: FeatureProvenance,
     fit: Fit,
     draws: Sequence[dict[str, Any]],
+    images: int,
     tracking_uri: str | None,
     experiment: str,
 ) -> dict[str, Any]:
-    """Write the result and track it if there is a server; the content of result.json.
+    """Write the result and track it if there is a server; the content of result.json. `images`: of all splits.
 
     Published again, the same result is the same run.
     """
@@ -61,7 +63,8 @@ def publish_transfer(
     }
     result["tracked_at"] = None
     if tracking_uri is not None:
-        result["tracked_at"] = _track(folder, provenance, result, tracking_uri, experiment)
+        facts = TransferFacts.of(provenance, fit, images, draws)
+        result["tracked_at"] = _track(folder, provenance, result, facts, tracking_uri, experiment)
     folder.write_json("result.json", result)
     return result
 
@@ -88,10 +91,15 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def _track(
-    folder: Folder, provenance: FeatureProvenance, result: dict[str, Any], uri: str, experiment: str
+    folder: Folder,
+    provenance: FeatureProvenance,
+    result: dict[str, Any],
+    facts: TransferFacts,
+    uri: str,
+    experiment: str,
 ) -> str | None:
     """Deliver the result to MLflow; the address of its run, or None if the server does not answer."""
-    info = _run_info(provenance, result, experiment)
+    info = _run_info(provenance, result, facts, experiment)
     spool = (folder.local or Path(tempfile.gettempdir())) / f"spool-{info.uid[:8]}"
     tracker = Tracker(spool, uri, info, watch_system=False)
     metrics = {f"transfer/{name}": float(result[name]) for name in MEASURES if name in result}
@@ -103,7 +111,9 @@ def _track(
     return None
 
 
-def _run_info(provenance: FeatureProvenance, result: dict[str, Any], experiment: str) -> RunInfo:
+def _run_info(
+    provenance: FeatureProvenance, result: dict[str, Any], facts: TransferFacts, experiment: str
+) -> RunInfo:
     scales = "+".join(map(str, result["scales"]))
     shared = {key: str(result[key]) for key in ("net", "recipe", "configuration", "combine", "identity")}
     shared |= {"data_digest": provenance.data, "train": "+".join(result["train"])}
@@ -115,10 +125,11 @@ def _run_info(provenance: FeatureProvenance, result: dict[str, Any], experiment:
         uid=uid,
         experiment=experiment,
         name=f"{result['configuration']} features {scales}",
-        tags={**shared, "kind": KIND, "scales": scales},
+        tags={**shared, "kind": KIND, "scales": scales, **facts.to_tags()},
         params={
             **shared,
             **measured,
+            "facts_sha256": facts.digest,
             **{f"software.{name}": each for name, each in result["software"].items()},
         },
         data_name=provenance.source,

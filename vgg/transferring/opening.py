@@ -21,6 +21,8 @@ def feature_provenance(
             configuration=net.architecture.configuration,
             trained_at=net.training_scale,
             trained_on=net.trained_on,
+            trained_on_name=str((net.metadata or {}).get("data_name", "")),
+            classes=net.architecture.classes,
             started_from=net.started_from,
             scales=requested_scales(value, net),
             precision=precision,

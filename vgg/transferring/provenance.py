@@ -22,6 +22,10 @@ class FeatureNet:
     trained_at: str
     """Training scale S."""
     trained_on: str
+    """SHA-256 of the manifest of the data set it was trained on; empty if unknown."""
+    trained_on_name: str
+    """Name of that data set; empty if unknown."""
+    classes: int
     started_from: tuple[str, ...]
     scales: tuple[int, ...]
     """Scales Q."""
