@@ -1,9 +1,10 @@
 """A folder on any file system that pyarrow.fs knows: local disk, NFS, an object store."""
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipelines.storage.atomic import atomic_file
 from pipelines.storage.patience import FIRST_CONTACT, UNDERWAY, Patience, may_pass, patiently, reason
 
 Value = TypeVar("Value")
+PIECE_BYTES = 2**22
 
 
 class Folder:
@@ -129,16 +131,29 @@ class Folder:
         info = self._patiently(lambda: self.fs.get_file_info(path), f"cannot be read ({name})")
         return info.size if info.type == fs.FileType.File else None
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file atomically: a rename on a disk, a single upload to an object store."""
+    def sha256(self, name: str) -> str:
+        """SHA-256 of a file's bytes, in pieces. FileNotFoundError if there is none."""
+
+        def call() -> str:
+            digest = hashlib.sha256()
+            with self.fs.open_input_stream(f"{self.path}/{name}") as stream:
+                while piece := stream.read(PIECE_BYTES):
+                    digest.update(piece)
+            return digest.hexdigest()
+
+        return self._patiently(call, f"cannot be read ({name})", may_be_missing=True)
+
+    def write(self, name: str, data: bytes | Sequence[memoryview]) -> None:
+        """Write a file atomically, given whole or in pieces: a rename on a disk, a single upload to a store."""
+        pieces = [data] if isinstance(data, bytes) else data
         if self.local is None:
             with self.writing(name) as stream:
-                stream.write(data)
+                stream.writelines(pieces)
             return
 
         def call() -> None:
             with _local_file(f"{self.path}/{name}") as file:
-                file.write(data)
+                file.writelines(pieces)
 
         self._patiently(call, f"cannot be written ({name})")
 

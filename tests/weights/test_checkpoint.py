@@ -3,16 +3,21 @@
 import hashlib
 import json
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from cli.errors import UserError
 from pipelines.storage.folder import Folder
 from pipelines.storage.patience import StoreUnavailable
+from vgg.training.saving import Saver
 from vgg.weights import checkpoint, retention
-from vgg.weights.state import model_state, optimizer_state, restore_optimizer, weights_sha256
+from vgg.weights.lease import Lease
+from vgg.weights.safetensors_file import TYPES, pieces
+from vgg.weights.state import Copies, model_state, optimizer_state, restore_optimizer, weights_sha256
 from vgg.weights.writer import CheckpointWriter
 
 
@@ -62,6 +67,75 @@ def test_manifest_holds_the_digests_of_the_files(run, tmp_path):
     for name, entry in manifest.items():
         data = (folder / name).read_bytes()
         assert (entry["bytes"], entry["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_files_are_those_of_the_safetensors_library(run, tmp_path):
+    """Of every type, of no element and of no dimension; the order of names in the file is not that of types."""
+    tensors = {
+        "z": torch.randn(3, 4),
+        "step": torch.tensor(3.0),
+        "none": torch.zeros(0, 2),
+        'ä"': torch.ones(1),
+    }
+    for i, kind in enumerate(TYPES):
+        tensors |= {f"a{i}": torch.arange(3).to(kind), f"b{9 - i}": torch.ones(2, 2).to(kind)}
+    for each in ({}, tensors):
+        assert b"".join(pieces(each)) == save(each)
+    retention.write(run, replace(state(1), model=tensors), best=True)
+    written = tmp_path / "run" / "checkpoints" / "step-00000001" / "model.safetensors"
+    assert written.read_bytes() == save(tensors)
+
+
+def test_what_a_disk_keeps_otherwise_than_written_is_not_named(run, monkeypatch):
+    """A bit that a store turns: the digest is of what is in memory."""
+    retention.write(run, state(1), best=True)
+    write = Folder.write
+
+    def turning(self, name, data):
+        if name == "model.safetensors":
+            data = [*data[:-1], bytes(data[-1][:-1]) + bytes([data[-1][-1] ^ 1])]
+        write(self, name, data)
+
+    monkeypatch.setattr(Folder, "write", turning)
+    with pytest.raises(checkpoint.DamagedCheckpoint, match=r"model\.safetensors is damaged"):
+        retention.write(run, state(2), best=True)
+    assert retention.read_index(run)["last"] == "step-00000001"
+    assert newest_step(run) == 1
+
+
+def test_the_next_copies_take_the_memory_of_the_last():
+    net, copies = torch.nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last), Copies()
+    first = model_state(net, copies)
+    before = net.weight.detach().clone()
+    with torch.no_grad():
+        net.weight += 1
+    assert torch.equal(first["weight"], before), "until then they stay as they are"
+    second = model_state(net, copies)
+    assert second["weight"].data_ptr() == first["weight"].data_ptr()
+    assert second["weight"].is_contiguous()
+    assert torch.equal(second["weight"], net.weight)
+
+
+def test_a_state_is_not_overwritten_while_it_is_written(run, monkeypatch):
+    """The next is copied only when the one before is on storage."""
+    net, written = torch.nn.Linear(3, 2), []
+
+    def slowly(_, kept, **options):
+        time.sleep(0.2)
+        written.append(kept.model["bias"].tolist())
+
+    def copied(copies):
+        return checkpoint.Checkpoint(1, model_state(net, copies), {}, torch.zeros(1), {})
+
+    monkeypatch.setattr("vgg.weights.writer.write", slowly)
+    lease = Lease(run, "attempt")
+    lease.acquire()
+    with Saver(run, lease, None) as saver:
+        for step in (1, 2, 3):
+            torch.nn.init.constant_(net.bias, step)
+            assert saver.save(step, copied, best=True) is None
+    lease.release()
+    assert written == [[1, 1], [2, 2], [3, 3]]
 
 
 def test_last_and_best_are_kept_and_no_more(run):

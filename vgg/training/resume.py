@@ -11,7 +11,7 @@ from vgg.training.plan import TrainingPlan
 from vgg.training.schedule import PlateauState
 from vgg.training.state import TrainerState
 from vgg.weights.checkpoint import Checkpoint
-from vgg.weights.state import model_state, optimizer_state, restore_optimizer
+from vgg.weights.state import Copies, model_state, optimizer_state, restore_optimizer
 
 
 def to_checkpoint(
@@ -20,12 +20,14 @@ def to_checkpoint(
     optimizer: torch.optim.Optimizer,
     precision: MixedPrecision,
     state: TrainerState,
+    copies: Copies | None = None,
 ) -> Checkpoint:
-    """A copy of everything that the training needs to continue, which later updates leave alone."""
+    """A copy of everything that the training needs to continue, which later updates leave alone; the next
+    into `copies` does not."""
     return Checkpoint(
         state.step,
-        model_state(net),
-        optimizer_state(optimizer),
+        model_state(net, copies),
+        optimizer_state(optimizer, copies),
         torch.tensor(state.losses, dtype=torch.float32),
         {
             "recipe": asdict(plan.recipe),

@@ -8,6 +8,7 @@ from cluster.collectives import first_problem
 from pipelines.storage.folder import Folder
 from vgg.weights.checkpoint import Checkpoint, DamagedCheckpoint
 from vgg.weights.lease import Lease
+from vgg.weights.state import Copies
 from vgg.weights.writer import CheckpointWriter
 
 WRITE_ERRORS = (OSError, Failure, DamagedCheckpoint)
@@ -20,6 +21,7 @@ class Saver:
     def __init__(self, folder: Folder, lease: Lease | None, saved_step: int | None) -> None:
         """`lease`: rank 0's, which writes for all. `saved_step`: of the checkpoint that was resumed from."""
         self.folder, self.saved_step = folder, saved_step
+        self._copies = Copies()
         self._writer = None if lease is None else CheckpointWriter(folder, lease.check)
 
     def __enter__(self) -> "Saver":
@@ -31,15 +33,17 @@ class Saver:
         if self._writer is not None:
             self._writer.close()
 
-    def save(self, step: int, state: Callable[[], Checkpoint], *, best: bool) -> str | None:
-        """Start writing what `state` copies; on every worker, what went wrong with the one before.
+    def save(self, step: int, state: Callable[[Copies], Checkpoint], *, best: bool) -> str | None:
+        """Start writing what `state` copies, once the one before is written, whose memory it overwrites; on
+        every worker, what went wrong with that.
 
         What is there already, and is no new best, is not written again: who is killed meanwhile would lose it.
         """
         problem = None
         if self._writer is not None and (best or step != self.saved_step):
             try:
-                self._writer.submit(state(), best=best)
+                self._writer.wait()
+                self._writer.submit(state(self._copies), best=best)
                 self.saved_step = step
             except WRITE_ERRORS as error:
                 problem = f"a checkpoint could not be written: {error}"

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from cli.errors import UserError
 from pipelines.storage.folder import Folder
+from vgg.weights.safetensors_file import pieces
 
 FORMAT = 1
 FILES = ("model.safetensors", "training.safetensors", "state.json")
@@ -52,17 +53,20 @@ def write_files(folder: Folder, checkpoint: Checkpoint) -> None:
     """Write a checkpoint's files, read them back, then write its manifest."""
     state = {"step": checkpoint.step, **checkpoint.metadata}
     files = {
-        "model.safetensors": save(checkpoint.model),
-        "training.safetensors": save({**checkpoint.optimizer, "losses": checkpoint.losses}),
-        "state.json": json.dumps(state, allow_nan=False).encode(),
+        "model.safetensors": pieces(checkpoint.model),
+        "training.safetensors": pieces({**checkpoint.optimizer, "losses": checkpoint.losses}),
+        "state.json": [memoryview(json.dumps(state, allow_nan=False).encode())],
     }
-    digests = {}
+    manifest = {}
     for file, data in files.items():
+        digest = hashlib.sha256()
+        for piece in data:
+            digest.update(piece)
         folder.write(file, data)
-        digests[file] = hashlib.sha256(data).hexdigest()
-    for file in files:
-        _read_verified(folder, file, digests)
-    manifest = {file: {"bytes": len(data), "sha256": digests[file]} for file, data in files.items()}
+        manifest[file] = {"bytes": sum(map(len, data)), "sha256": digest.hexdigest()}
+    for file, written in manifest.items():
+        if folder.sha256(file) != written["sha256"]:
+            raise _damaged(folder, file)
     folder.write_json("manifest.json", {"format": FORMAT, **manifest})
 
 
@@ -111,5 +115,9 @@ def _read_verified(folder: Folder, name: str, digests: dict[str, str]) -> bytes:
     except FileNotFoundError as error:
         raise DamagedCheckpoint(f"{folder.described}: {name} is missing") from error
     if hashlib.sha256(data).hexdigest() != digests[name]:
-        raise DamagedCheckpoint(f"{folder.described}/{name} is damaged: its SHA-256 is not the manifest's")
+        raise _damaged(folder, name)
     return data
+
+
+def _damaged(folder: Folder, name: str) -> DamagedCheckpoint:
+    return DamagedCheckpoint(f"{folder.described}/{name} is damaged: its SHA-256 is not the manifest's")

@@ -18,7 +18,7 @@ class CheckpointWriter:
         self._writing: Future[None] | None = None
 
     def submit(self, checkpoint: Checkpoint, *, best: bool) -> None:
-        """Start writing, once the previous write is done: at most one copy of the state is in memory."""
+        """Start writing, once the previous write is done."""
         self.wait()
         self._writing = self._thread.submit(
             write, self._run, checkpoint, best=best, still_mine=self._still_mine
