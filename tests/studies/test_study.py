@@ -102,7 +102,7 @@ def test_the_report_has_every_test_with_mean_and_spread(finished):
     assert "first less second" in text
     html = (first / "report" / "report.html").read_text()
     assert f"{mean:.2f} ± {spread:.2f}" in html
-    assert "data:image/png" in html
+    assert html.count("data:image/png") == 2, "curves and answers"
 
 
 def test_repeated_nothing_is_made_again_but_what_is_damaged(finished, digits, capsys):

@@ -1,7 +1,7 @@
 """Learning curves. Drawn without pyplot, so any thread may draw."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -24,7 +24,7 @@ def training_curves(losses: Sequence[float], validations: Sequence[dict[str, Any
     _draw_losses(left, losses, validations)
     _draw_errors(right, validations)
     for axes in (left, right):
-        _on_log_axis(axes)
+        on_log_axis(axes)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         if axes.get_legend_handles_labels()[0]:
@@ -95,7 +95,8 @@ def _error(validation: dict[str, Any], key: str) -> float:
     return max(100 * (1 - validation[key]), 50 / validation.get("seen", 1000))
 
 
-def _on_log_axis(axes: Axes) -> None:
+def on_log_axis(axes: Axes) -> None:
+    """A logarithmic y axis with plain numbers."""
     axes.set_yscale("log", nonpositive="mask")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
@@ -145,25 +146,37 @@ def _draw_panel(axes: Axes, data: str, curves: Sequence[Curve]) -> None:
         colour = COLOURS[place % len(COLOURS)] if labelled else "#cccccc"
         errors = [max(error, 0.05) for error in curve.errors]
         axes.plot(curve.images, errors, color=colour, marker="o", markersize=2.5, linewidth=1.2)
-    named = ordered[:LABELLED_CURVES]
-    everything = [max(error, 0.05) for curve in curves for error in curve.errors]
-    line = LABEL_SHARE * max(math.log(max(everything) / min(everything)), 0.1)
-    heights = _apart([math.log(max(curve.errors[-1], 0.05)) for curve in named], line)
-    right = max(max(curve.images) for curve in curves)
-    for place, (curve, height) in enumerate(zip(named, heights, strict=True)):
+    on_log_axis(axes)
+    labels = {}
+    for place, curve in enumerate(ordered[:LABELLED_CURVES]):
+        end = curve.errors[-1]
+        labels[f"{curve.name}  {end:.1f} %"] = max(end, 0.05), COLOURS[place % len(COLOURS)]
+    labels_at_ends(axes, labels)
+    axes.set(xlabel="training images seen", ylabel="top-1 validation error, %", title=as_text(data))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+
+
+def labels_at_ends(axes: Axes, labels: Mapping[str, tuple[float, str]]) -> None:
+    """Write each label at the right edge, at its height on the logarithmic axis but below or above no other.
+
+    `labels`: text -> where its line ends, and its colour.
+    """
+    points_N2 = np.concatenate([np.asarray(line.get_xydata()) for line in axes.get_lines()])
+    right, drawn_N = points_N2[:, 0].max(), points_N2[:, 1]
+    ordered = sorted(labels.items(), key=lambda label: label[1][0])
+    line = LABEL_SHARE * max(math.log(drawn_N.max() / drawn_N.min()), 0.1)
+    heights = _apart([math.log(end) for _, (end, _) in ordered], line)
+    for (text, (_, colour)), height in zip(ordered, heights, strict=True):
         axes.annotate(
-            as_text(f"{curve.name}  {curve.errors[-1]:.1f} %"),
+            as_text(text),
             (right, math.exp(height)),
             xytext=(6, 0),
             textcoords="offset points",
-            color=COLOURS[place % len(COLOURS)],
+            color=colour,
             fontsize=8,
             va="center",
             annotation_clip=False,
         )
-    _on_log_axis(axes)
-    axes.set(xlabel="training images seen", ylabel="top-1 validation error, %", title=as_text(data))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
 def _apart(heights: Sequence[float], least: float) -> list[float]:

@@ -6,12 +6,12 @@ from typing import Any
 
 from pipelines.shards.manifest import Manifest
 from pipelines.storage.folder import Folder
-from vgg.pictures.curves import Curve, compared_curves
 from vgg.reporting.render import page_templates, png_base64
 from vgg.studies.following import REPORT
-from vgg.studies.graph import Node, Study, Training
+from vgg.studies.graph import Node, Study
 from vgg.studies.record import StepResult
 from vgg.studies.results import ComparedPair, TestedRow, compared_pairs, tested_rows
+from vgg.studies.sheets import answers_of, curves_of
 from vgg.studies.steps import StudyJob
 from vgg.studies.tables import (
     architecture_rows,
@@ -49,11 +49,12 @@ def write_report(
         "architectures": architecture_rows(nodes, manifest),
         "missing": [node.name for node in nodes if node.name not in results],
     }
-    folder, curves = out.child(REPORT), _curves(nodes, results)
-    picture = png_base64(compared_curves(curves)) if curves else None
+    folder = out.child(REPORT)
+    sheets = {"curves": curves_of(nodes, results), "answers": answers_of(rows, job, manifest)}
+    pictures = {name: png_base64(figure) for name, figure in sheets.items() if figure is not None}
     for name in ("html", "md"):
         template = page_templates("vgg.studies").get_template(f"study.{name}.jinja")
-        folder.write(f"report.{name}", template.render(**content, picture=picture).encode())
+        folder.write(f"report.{name}", template.render(**content, pictures=pictures).encode())
     folder.write_json("report.json", to_json(rows, pairs, results))
     best = min(rows, key=lambda row: sum(row.errors("top1_error")) / len(row.by_seed), default=None)
     found = f"; best: {best.label}, top-1 error {best.text('top1_error')} %" if best else ""
@@ -100,15 +101,3 @@ def _subtitle(
         f"{len(nodes)} steps done; {seeds} seed{'s' if seeds > 1 else ''}; "
         f"commit {commit[:12]} ({tree}), code {job.code[:12]}"
     )
-
-
-def _curves(nodes: Sequence[Node], results: Mapping[str, StepResult]) -> list[Curve]:
-    curves = []
-    for node in nodes:
-        if not isinstance(node.step, Training) or node.name not in results:
-            continue
-        result = Folder(results[node.name].folder).read_json("result.json")
-        batch, validations = result["settings"]["train.batch"], result["validations"]
-        images = [float(batch * v["step"]) for v in validations]
-        curves.append(Curve(node.name, images, [100 * (1 - v["top1"]) for v in validations]))
-    return curves
