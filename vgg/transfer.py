@@ -156,8 +156,9 @@ def features(options: FeaturesOptions, run: Runner = on_the_cluster) -> Folder:
     units = tuple(net.architecture.scaled(HIDDEN) for net in nets)
     extracted = []
     for split in splits:
-        images = Images.of(Shards(root, manifest, split), root, split)
-        extracted.append(ExtractedSplit(out.underway(), replace(provenance, split=split), images, units))
+        shards = Shards(root, manifest, split, labelled=False)
+        images, of_split = Images.of(shards, root, split), replace(provenance, split=split)
+        extracted.append(ExtractedSplit(out.underway(), of_split, images, *shards.classes_of_all(), units))
     for each in extracted:
         batch, decode = options.layout.micro_batch or SplitOptions.batch, options.layout.decode
         opened = SplitOptions(location, each.provenance.split, options.precision, batch, decode)

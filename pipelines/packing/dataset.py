@@ -16,7 +16,7 @@ from pipelines.packing.packed_shard import PackedShard
 from pipelines.packing.plan import finished_shards, plan_shards
 from pipelines.packing.shard import NOTES, ShardTask, pack_shard
 from pipelines.shards.manifest import MANIFEST, BoxStatistics, Manifest, Segments, ShardInfo, Split
-from pipelines.shards.schema import FORMAT, SEGMENTS_FORMAT, UNLABELLED
+from pipelines.shards.schema import UNLABELLED, written_format
 from pipelines.sources.recognise import open_source
 from pipelines.sources.source import NO_CLASS, Source
 from pipelines.storage.folder import Folder
@@ -71,7 +71,7 @@ def _pack_shards(
     packed = finished_shards(folder, source, options, list(shards))
     labels = {NO_CLASS: UNLABELLED, **{name: label for label, name in enumerate(source.classes)}}
     tasks = [
-        ShardTask(folder.uri, name, tuple(files), labels, options.segments == "on")
+        ShardTask(folder.uri, name, tuple(files), labels, options.segments == "on", source.several_labels)
         for name, files in shards.items()
         if name not in packed
     ]
@@ -121,7 +121,7 @@ def _manifest(
     mean_C = sum_C / pixels
     covariance_CC = products_CC / pixels - np.outer(mean_C, mean_C)
     return Manifest(
-        format=SEGMENTS_FORMAT if in_segments else FORMAT,
+        format=written_format(in_segments=in_segments, several_labels=source.several_labels),
         source=source.name,
         classes=tuple(source.classes),
         class_names=tuple(source.class_names.get(name, name) for name in source.classes),

@@ -12,7 +12,8 @@ class PackOptions:
     """Pack a data set into Arrow shards. The same command resumes a packing that was interrupted."""
 
     source: tyro.conf.Positional[str]
-    """`digits`, an image folder, Tiny ImageNet's archive or folder, or a folder of ILSVRC-2012's archives."""
+    """`digits`, an image folder, Tiny ImageNet's archive or folder, a folder of ILSVRC-2012's archives, or a
+    year's folder of PASCAL VOC."""
     out: tyro.conf.Positional[str | Path]
     """Folder to create, or a URI such as s3://bucket/data."""
     classes: tuple[str, ...] = ()

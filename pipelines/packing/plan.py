@@ -7,7 +7,7 @@ from itertools import groupby
 from cli.errors import UserError
 from pipelines.packing.options import PackOptions
 from pipelines.packing.shard import NOTES, PackedShard, finished_shard
-from pipelines.shards.schema import FORMAT, SEGMENTS_FORMAT
+from pipelines.shards.schema import written_format
 from pipelines.sources.source import Source, SourceFile
 from pipelines.storage.folder import Folder
 
@@ -62,9 +62,9 @@ def finished_shards(
 
 
 def _plan_digest(source: Source, options: PackOptions) -> bytes:
-    form = SEGMENTS_FORMAT if options.segments == "on" else FORMAT
+    form = written_format(in_segments=options.segments == "on", several_labels=source.several_labels)
     digest = hashlib.sha256(repr((form, options.shard_mb, source.classes)).encode())
     for file in source.files:
         identity = (file.split, file.key, file.label, file.content.size, file.content.stamp, file.boxes)
-        digest.update(repr(identity).encode())
+        digest.update(repr((*identity, file.labels, file.difficult)).encode())
     return digest.hexdigest().encode()

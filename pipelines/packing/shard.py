@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.packing.arrow_file import ShardWriter
 from pipelines.packing.decode import Decoded
@@ -11,7 +12,7 @@ from pipelines.packing.packed_shard import PackedShard
 from pipelines.packing.proof import proved_images
 from pipelines.shards.boxes import Box, OwnBoxes, upright
 from pipelines.shards.manifest import SkippedFile
-from pipelines.shards.schema import SCHEMA, SEGMENTS_SCHEMA
+from pipelines.shards.schema import LABELS, shard_schema, written_format
 from pipelines.sources.source import SourceFile
 from pipelines.storage.folder import Folder
 
@@ -31,6 +32,14 @@ class ShardTask:
     """Class identifier -> label, `NO_CLASS` included."""
     in_segments: bool
     """Whether JPEG files are given restart markers."""
+    several_labels: bool = False
+    """Whether an image may be of several classes."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the shard's rows."""
+        form = written_format(in_segments=self.in_segments, several_labels=self.several_labels)
+        return shard_schema(form)
 
 
 def pack_shard(task: ShardTask) -> PackedShard:
@@ -40,7 +49,7 @@ def pack_shard(task: ShardTask) -> PackedShard:
     statistics = _Statistics()
     skipped: list[SkippedFile] = []
     with folder.writing(arrow_file) as stream:
-        writer = ShardWriter(stream, SEGMENTS_SCHEMA if task.in_segments else SCHEMA)
+        writer = ShardWriter(stream, task.schema)
         for file, decoded in proved_images(task.files, task.in_segments):
             if isinstance(decoded, str):
                 skipped.append(SkippedFile(file.split, file.key, decoded))
@@ -55,8 +64,13 @@ def pack_shard(task: ShardTask) -> PackedShard:
                 "width": decoded.width,
                 "boxes": [box._asdict() for box in boxes],
             }
-            writer.add({**row, "segments": decoded.segments} if task.in_segments else row)
+            if task.in_segments:
+                row["segments"] = decoded.segments
+            if task.several_labels:
+                row |= {name: [task.labels[each] for each in getattr(file, name)] for name in LABELS}
+            writer.add(row)
             statistics.add(file.label, label, decoded, boxes)
+            statistics.images.update(file.labels)
         info = writer.close(arrow_file)
     if not info.rows:
         folder.delete_file(arrow_file)

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from cli.errors import UserError
-from pipelines.shards.schema import EARLIER_FORMATS, FORMAT, FORMATS, SEGMENTS_FORMAT, shard_schema
+from pipelines.shards.schema import EARLIER_FORMATS, FORMAT, FORMATS, IN_SEGMENTS, SEVERAL, shard_schema
 from pipelines.storage.folder import Folder
 
 MANIFEST = "manifest.json"
@@ -77,7 +77,7 @@ class SkippedFile:
 
 @dataclass(frozen=True)
 class Segments:
-    """What was done to the files of a data set in `SEGMENTS_FORMAT`."""
+    """What was done to the files of a data set in one of the formats `IN_SEGMENTS`."""
 
     __pydantic_config__ = STRICT
 
@@ -120,7 +120,7 @@ class Manifest:
     skipped: Annotated[tuple[SkippedFile, ...], Field(alias="set_aside")]
     """`set_aside` in the JSON file."""
     segments: Segments | None = None
-    """None in `FORMAT`, where the JSON file lacks it."""
+    """None in other formats than `IN_SEGMENTS`, where the JSON file lacks it."""
     boxes: BoxStatistics | None = None
     """None in `EARLIER_FORMATS`, where the JSON file lacks it."""
 
@@ -128,8 +128,8 @@ class Manifest:
         """ValueError if the fields contradict each other."""
         if len(self.classes) != len(self.class_names):
             raise ValueError(f"{len(self.classes)} classes but {len(self.class_names)} class_names")
-        if (self.format in (2, SEGMENTS_FORMAT)) != (self.segments is not None):
-            raise ValueError(f"segments are told in formats 2 and {SEGMENTS_FORMAT} alone")
+        if (self.format in IN_SEGMENTS) != (self.segments is not None):
+            raise ValueError(f"segments are told in formats {', '.join(map(str, IN_SEGMENTS))} alone")
         if (self.format in EARLIER_FORMATS) != (self.boxes is None):
             raise ValueError(f"boxes are counted from format {FORMAT} on")
         files = [file for split in self.splits.values() for file in split.files]
@@ -177,6 +177,11 @@ class Manifest:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether an image may be of several classes, or of none."""
+        return self.format in SEVERAL
 
     @property
     def schema(self) -> pa.Schema:

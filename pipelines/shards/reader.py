@@ -14,9 +14,12 @@ import pyarrow as pa
 from cli.errors import UserError
 from pipelines.shards.boxes import Box, OwnBoxes
 from pipelines.shards.manifest import Manifest, ShardInfo
-from pipelines.shards.schema import INDEX, UNLABELLED
+from pipelines.shards.schema import INDEX, LABELS, UNLABELLED
 
 NO_SEGMENTS = np.empty(0, np.uint16)
+
+Classes = tuple[tuple[int, ...], ...]
+"""Of each image its classes, ascending."""
 
 
 class Shards:
@@ -55,6 +58,11 @@ class Shards:
         if not len(self):
             return
         smallest, largest = int(self.labels_N.min()), int(self.labels_N.max())
+        if labelled and manifest.several_labels:
+            raise UserError(
+                f"{where}: an image may be of several classes: python -m vgg.transfer takes its features; nets "
+                "are trained and tested on images of one class each"
+            )
         if labelled and smallest == largest == UNLABELLED:
             raise UserError(f"{where}: its images have no labels: they can be predicted, not tested or learnt")
         if smallest < (0 if labelled else UNLABELLED) or largest >= len(manifest.classes):
@@ -90,6 +98,22 @@ class Shards:
     def key(self, i: int) -> str:
         """Name of an image in the source."""
         return self._cell("key", i)
+
+    def classes_of_all(self) -> tuple[Classes, Classes]:
+        """Of every image its classes, and those of which it has hard objects alone."""
+        if "labels" not in self._schema.names:
+            own = tuple(() if label == UNLABELLED else (label,) for label in self.labels_N.tolist())
+            return own, ((),) * len(own)
+        found: dict[str, list[tuple[int, ...]]] = {name: [] for name in LABELS}
+        for number in range(len(self._infos)):
+            for name, rows in found.items():
+                rows += [
+                    tuple(sorted(cell or ())) for cell in self._shard(number).table.column(name).to_pylist()
+                ]
+        for label in (label for rows in found.values() for row in rows for label in row):
+            if not 0 <= label < len(self._classes):
+                raise UserError(f"{self._root}: a label is {label}: pack the data set again")
+        return tuple(found["labels"]), tuple(found["difficult"])
 
     def boxes(self, i: int) -> list[Box]:
         """Bounding boxes of an image, of whatever class, as they were noted."""

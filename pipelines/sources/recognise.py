@@ -16,12 +16,13 @@ from pipelines.sources.ilsvrc import ilsvrc_source
 from pipelines.sources.image_folder import class_folders_source, split_folders_source
 from pipelines.sources.source import IMAGE_SUFFIXES, Source
 from pipelines.sources.tiny_imagenet import ARCHIVES, tiny_imagenet_archive, tiny_imagenet_folder
+from pipelines.sources.voc import voc_source, year_of
 
 
 def open_source(
     name: str, *, classes: Sequence[str] = (), val_share: float = 0.1, spool: Path | None = None
 ) -> Source:
-    """Open `digits`, an archive of Tiny ImageNet, or a folder of one of the four known layouts.
+    """Open `digits`, an archive of Tiny ImageNet, or a folder of one of the five known layouts.
 
     `classes`: identifiers of the classes to pack, or one number N for the first N; empty for all. `val_share`:
     share of each class's images held out if the source has no splits. `spool`: file that a compressed archive
@@ -51,11 +52,13 @@ def _recognise(name: str, classes: Sequence[str], val_share: float, spool: Path)
         if not name.endswith(ARCHIVES):
             raise UserError(f"{path}: of single files only archives of Tiny ImageNet (.tar.xz) are read")
         return tiny_imagenet_archive(path, classes, spool)
+    if (year := year_of(path)) is not None:
+        return voc_source(year, classes)
     layouts = _layouts(path, classes, val_share)
     if not layouts:
         raise UserError(
             f"{path} has no layout that is known: expected train/CLASS/image and val/CLASS/image, "
-            "CLASS/image, Tiny ImageNet or ILSVRC-2012 as distributed"
+            "CLASS/image, Tiny ImageNet, ILSVRC-2012 or PASCAL VOC as distributed"
         )
     if len(layouts) > 1:
         raise UserError(f"{path} has two layouts at once, {' and '.join(layouts)}: separate them")

@@ -71,6 +71,10 @@ class SourceFile:
     content: FileSlice | InlineData
     boxes: tuple[Box, ...] = ()
     """In pixels of the file, before any EXIF rotation."""
+    labels: tuple[str, ...] = ()
+    """Of a source with several labels an image: identifiers of its classes; `label` is `NO_CLASS` then."""
+    difficult: tuple[str, ...] = ()
+    """Of such a source: the classes of which it has hard objects alone, which count neither way."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class Source:
     """Files of the source that are not packed."""
     split_note: str = ""
     """How the files were divided into splits, where the source does not say it itself."""
+    several_labels: bool = False
+    """Whether an image may be of several classes, or of none."""
 
     @cached_property
     def counts(self) -> dict[str, int]:

@@ -95,7 +95,7 @@ def test_a_mutated_manifest_is_refused_or_holds(whole, tmp_path, data):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": 5}, "has format 5, this version reads 1, 2, 3, 4"),
+        ({"format": 7}, "has format 7, this version reads 1, 2, 3, 4, 5, 6"),
         ({"format": "1"}, "has format '1'"),
         ({"classes": ["0"], "class_names": ["zero"]}, None),
         ({"classes": []}, "classes"),

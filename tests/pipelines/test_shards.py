@@ -176,8 +176,8 @@ def test_a_manifest_that_is_none(packed, text):
 
 
 def test_a_later_format_is_named_even_with_other_fields(packed):
-    (packed / MANIFEST).write_text('{"format": 5, "news": []}')
-    with pytest.raises(UserError, match="has format 5, this version reads 1, 2, 3, 4"):
+    (packed / MANIFEST).write_text('{"format": 7, "news": []}')
+    with pytest.raises(UserError, match="has format 7, this version reads 1, 2, 3, 4, 5, 6"):
         read_manifest(packed)
 
 

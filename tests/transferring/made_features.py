@@ -21,7 +21,7 @@ NET = FeatureNet(
 
 
 def provenance(**changes):
-    made = FeatureProvenance("c" * 64, "made", "train", CLASSES, CLASSES, "mean", (NET,))
+    made = FeatureProvenance("c" * 64, "made", "train", CLASSES, CLASSES, False, "mean", (NET,))
     return replace(made, **changes)
 
 

@@ -4,6 +4,7 @@ Shapes: N images, K classes.
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,8 +98,8 @@ class TestSeveralClasses:
     @pytest.fixture
     def stored(self, tmp_path):
         train, test = made.several_classes(90, "train"), made.several_classes(60, "val")
-        made.save(tmp_path, "train", train)
-        made.save(tmp_path, "val", test)
+        made.save(tmp_path, "train", train, several_labels=True)
+        made.save(tmp_path, "val", test, several_labels=True)
         return tmp_path, train, test
 
     def test_mean_average_precision(self, stored):
@@ -147,6 +148,15 @@ def test_mistakes(one_class, changes, match):
     with pytest.raises(UserError, match=match):
         transfer.fit(FitOptions(**{"features": str(folder), **changes}))
     assert not list(folder.glob("svm*"))
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_a_split_without_classes(one_class, several):
+    folder, train, test = one_class
+    made.save(folder, "train", train, several_labels=several)
+    made.save(folder, "val", replace(test, labels=((),) * 30), several_labels=several)
+    with pytest.raises(UserError, match="images of split val have no class"):
+        transfer.fit(FitOptions(str(folder)))
 
 
 def test_features_of_two_kinds(one_class):

@@ -41,12 +41,13 @@ class SplitOptions:
 class OpenedSplit:
     """One split on one worker."""
 
-    def __init__(self, worker: Worker, options: SplitOptions) -> None:
-        """Open the data. UserError if they cannot be read."""
+    def __init__(self, worker: Worker, options: SplitOptions, *, labelled: bool = True) -> None:
+        """Open the data. UserError if they cannot be read, or, unless `labelled` is false, an image is not of
+        one class."""
         root = stage(options.data, splits=(options.split,), underway=True, flag="--data")
         self.worker, self._options, self._manifest = worker, options, read_manifest(root)
         verify(root, self._manifest, (options.split,))
-        self.shards = Shards(root, self._manifest, options.split)
+        self.shards = Shards(root, self._manifest, options.split, labelled=labelled)
         self.precision = MixedPrecision(autocast_dtype(options.precision, worker.device), worker.device)
         self._in_turn: tuple[str, Module] | None = None
         if worker.device.type == "cuda":  # fp32 means IEEE arithmetic, not TF32's ten bits of mantissa

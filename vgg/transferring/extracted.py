@@ -19,7 +19,7 @@ from vgg.testing.scoring import blocks
 from vgg.transferring import feature_file
 from vgg.transferring.combining import combined
 from vgg.transferring.extraction import FeatureTask
-from vgg.transferring.feature_file import FeatureFile, Features
+from vgg.transferring.feature_file import FeatureFile, Features, Labels
 from vgg.transferring.provenance import FeatureProvenance
 
 TaskRunner = Callable[[Sequence[FeatureTask]], Iterable[tuple[FeatureTask, np.ndarray]]]
@@ -33,6 +33,8 @@ class ExtractedSplit:
     out: Folder
     provenance: FeatureProvenance
     images: Images
+    labels: Labels
+    difficult: Labels
     units: tuple[int, ...]
     """Of each net's fc7."""
 
@@ -111,5 +113,4 @@ class ExtractedSplit:
 
     def _block(self, first: int, stop: int, features_BF: np.ndarray) -> Features:
         rows = slice(first, stop)
-        labels = tuple((int(label),) for label in self.images.labels_N[rows])
-        return Features(self.images.keys[rows], labels, ((),) * len(labels), features_BF)
+        return Features(self.images.keys[rows], self.labels[rows], self.difficult[rows], features_BF)

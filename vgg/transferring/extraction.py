@@ -41,7 +41,7 @@ class FeatureExtractor:
 
     def __init__(self, worker: Worker, job: FeatureJob) -> None:
         """Open the data. UserError if they cannot be read."""
-        self._job, self._opened = job, OpenedSplit(worker, job.split)
+        self._job, self._opened = job, OpenedSplit(worker, job.split, labelled=False)
 
     @torch.inference_mode()
     def __call__(self, task: FeatureTask) -> np.ndarray:

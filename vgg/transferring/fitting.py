@@ -56,21 +56,24 @@ class Splits:
                 file = FeatureFile(folder, f"{split}.arrow")
             except FileNotFoundError as error:
                 raise UserError(
-                    f"{folder.described} has no features of split {split}: "
+                    f"{folder.uri} has no features of split {split}: "
                     f"python -m vgg.transfer features … --split {split} extracts them"
                 ) from error
             first = first or file.provenance
             if file.provenance.identity != first.identity:
-                raise UserError(f"{folder.described}: {split} has other features than {first.split}")
+                raise UserError(f"{folder.uri}: {split} has other features than {first.split}")
             parts.append(file.all())
         assert first is not None
+        enough = any if first.several_labels else all
+        for split, part in zip((*train, *test), parts, strict=True):
+            if not enough(part.labels):
+                raise UserError(f"{folder.uri}: images of split {split} have no class to learn or test")
         return cls(first, joined(parts), sum(len(part.keys) for part in parts[: len(train)]))
 
     @property
     def one_class_each(self) -> bool:
         """Whether every image is of a single class."""
-        hard = any(self.features.difficult)
-        return not hard and all(len(labels) == 1 for labels in self.features.labels)
+        return not self.provenance.several_labels
 
     def learnings(self, fit: Fit) -> list[Learning]:
         """The images of each draw, or those of the splits. UserError if they cannot be drawn."""

@@ -35,6 +35,7 @@ def feature_provenance(
         split="",
         classes=manifest.classes,
         class_names=manifest.class_names,
+        several_labels=manifest.several_labels,
         combine=combine if any(len(member.scales) > 1 for member in members) else "mean",
         nets=members,
     )

@@ -44,6 +44,8 @@ class FeatureProvenance:
     split: str
     classes: tuple[str, ...]
     class_names: tuple[str, ...]
+    several_labels: bool
+    """Whether an image may be of several classes, or of none."""
     combine: Combine
     nets: tuple[FeatureNet, ...]
     """Their descriptors are put one after the other, in this order."""
