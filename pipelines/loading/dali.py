@@ -9,10 +9,11 @@ Shapes: B images of this worker, H and W sides of the crop in pixels, C = 3 (RGB
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from queue import Empty, Queue
 from threading import Event, Thread
 from typing import Any, Self
@@ -57,7 +58,10 @@ class _Inputs:
 
 
 class Loader:
-    """Iterates over the batches of a plan, which a thread prepares ahead; a context manager, used once.
+    """Iterates over the batches of a plan, which a thread prepares ahead; a context manager.
+
+    Each time that it is entered, the plan begins anew. One that is `kept` keeps DALI's pipeline for the next
+    time, unless it was left before the end: then the pipeline holds batches that were not taken.
 
     The iterator raises UserError naming the images of a batch that cannot be decoded.
     """
@@ -66,7 +70,7 @@ class Loader:
         self,
         shards: Shards,
         manifest: Manifest,
-        plan: Iterator[PlannedBatch],
+        plan: Callable[[], Iterator[PlannedBatch]],
         *,
         side: int,
         rows: int,
@@ -75,11 +79,13 @@ class Loader:
         placement: Placement,
         prefetch: int,
         boxes_N4: np.ndarray | None = None,
+        kept: bool = False,
     ) -> None:
         """`side`: of the crop in pixels; `rows`: most images in a batch; `threads`: of the CPU; `prefetch`:
         batches prepared ahead; `boxes_N4`: a box of each image of the split, as fractions of it, if batches are
         to carry them."""
         self._shards, self._plan, self._device, self._side = shards, plan, device, side
+        self._batches: Iterator[PlannedBatch] = iter(())
         self._boxes_N4 = boxes_N4
         self._mean_C = np.asarray(manifest.mean_rgb, np.float32)
         self._submitted: deque[_Inputs] = deque()
@@ -87,10 +93,10 @@ class Loader:
         self._on_gpu = placement != "cpu"
         # A stream of its own has memory of its own: what queued kernels still read is not overwritten.
         self._copies = torch.cuda.Stream(device) if self._on_gpu else None
-        self._ready: Queue[Batch | Exception] = Queue(max(prefetch, 1))
-        self._stopped = Event()
-        self._threads = threads
-        self._pipe = crop_graph(
+        self._prefetch, self._threads, self._kept, self._ended = max(prefetch, 1), threads, kept, False
+        self._pipe: Any = None
+        self._graph = partial(
+            crop_graph,
             self._submit,
             side,
             placement,
@@ -99,10 +105,18 @@ class Loader:
             device_id=(device.index or 0) if self._on_gpu else None,
             prefetch_queue_depth=DECODED_AHEAD,
         )
-        self._pipe.build()
-        self._producer = Thread(target=self._produce, name="loader", daemon=True)
 
     def __enter__(self) -> Self:
+        if self._pipe is None:
+            self._pipe = self._graph()
+            self._pipe.build()
+        else:
+            self._pipe.reset()
+        self._batches, self._ended = self._plan(), False
+        self._submitted.clear()
+        self._ready: Queue[Batch | Exception] = Queue(self._prefetch)
+        self._stopped = Event()
+        self._producer = Thread(target=self._produce, name="loader", daemon=True)
         self._producer.start()
         return self
 
@@ -111,7 +125,8 @@ class Loader:
         while self._producer.is_alive():
             with suppress(Empty):  # makes room for a producer that waits to put its batch
                 self._ready.get(timeout=0.01)
-        del self._pipe
+        if not (self._kept and self._ended):
+            self._pipe = None
 
     def __iter__(self) -> "Loader":
         return self
@@ -144,6 +159,7 @@ class Loader:
         try:
             (decoded,) = self._pipe.run()
         except StopIteration as end:
+            self._ended = True
             return end
         except RuntimeError as error:
             images = [int(i) for inputs in self._submitted for i in inputs.plan.images_B[:3]]
@@ -185,7 +201,7 @@ class Loader:
 
     def _submit(self) -> tuple[list[np.ndarray], ...]:
         """The next batch's inputs, for DALI. StopIteration at the end of the plan."""
-        plan = next(self._plan)
+        plan = next(self._batches)
         heights_B = self._shards.heights_N[plan.images_B]
         widths_B = self._shards.widths_N[plan.images_B]
         anchor_B2, shape_B2, start_B2, end_B2 = region(plan.draws, heights_B, widths_B, self._side)

@@ -49,7 +49,7 @@ class TrainLoader(Loader):
         super().__init__(
             shards,
             manifest,
-            plan(),
+            plan,
             side=augment.side,
             rows=len(rows),
             device=device,
@@ -82,10 +82,11 @@ class EvalLoader(Loader):
         placement: Placement = "cpu",
         prefetch: int = PREFETCH,
         boxes_N4: np.ndarray | None = None,
+        kept: bool = False,
     ) -> None:
         """`images`: indices into the split, e.g. `rank_slice(rank, world, len(shards))`; `side`: of the crop in
         pixels; `scale`: shorter side Q of the rescaled image; `threads`: of the CPU; `prefetch`: batches
-        prepared ahead; `boxes_N4`: see `Loader`. UserError if the crop does not fit."""
+        prepared ahead; `boxes_N4`, `kept`: see `Loader`. UserError if the crop does not fit."""
 
         def plan() -> Iterator[PlannedBatch]:
             for first in range(0, len(images), batch):
@@ -96,7 +97,7 @@ class EvalLoader(Loader):
         super().__init__(
             shards,
             manifest,
-            plan(),
+            plan,
             side=side,
             rows=min(batch, len(images)),
             device=device,
@@ -104,4 +105,5 @@ class EvalLoader(Loader):
             placement=placement,
             prefetch=prefetch,
             boxes_N4=boxes_N4,
+            kept=kept,
         )

@@ -11,7 +11,9 @@ import torch
 
 from cli.errors import UserError
 from cluster.partition import rank_slice
+from pipelines.loading import dali
 from pipelines.loading.batch import to_input
+from pipelines.loading.dali_graphs import crop_graph
 from pipelines.loading.draw import Augment, centre, colour_axes, draw
 from pipelines.loading.loaders import EvalLoader, TrainLoader
 from pipelines.pack import pack
@@ -147,6 +149,36 @@ def test_evaluation_sees_every_image_once(photos, world):
                 assert len(batch.labels_B) == len(batch.images_BHWC) <= 7
                 seen += list(batch.images_B)
     assert seen == list(range(len(shards)))
+
+
+def test_a_kept_loader_yields_the_same_again_from_one_pipeline(photos, monkeypatch):
+    manifest, _, shards = photos
+    built = []
+
+    def counted(*given, **options):
+        built.append(given)
+        return crop_graph(*given, **options)
+
+    monkeypatch.setattr(dali, "crop_graph", counted)
+
+    def pixels(loader, most=10):
+        with loader as batches:
+            return [batch.images_BHWC.clone() for _, batch in zip(range(most), batches, strict=False)]
+
+    loader = partial(eval_loader, shards, manifest, side=64, scale=72, batch=2)
+    wanted = pixels(loader(range(7)))
+    kept = loader(range(7), kept=True)
+    built.clear()
+    for builds in (1, 1, 1):
+        found = pixels(kept)
+        assert [len(images_BHWC) for images_BHWC in found] == [2, 2, 2, 1]
+        assert all(map(torch.equal, found, wanted))
+        assert len(built) == builds
+    assert torch.equal(pixels(kept, most=1)[0], wanted[0])  # left before the end
+    assert all(map(torch.equal, pixels(kept), wanted))
+    assert len(built) == 2
+    nothing = loader(range(0), kept=True)
+    assert [pixels(nothing), pixels(nothing)] == [[], []]
 
 
 def test_evaluation_crops_the_centre(photos):

@@ -1,6 +1,7 @@
 """The data of a training on one worker, and its loaders."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,7 @@ class TrainingData:
             boxes_N4=self.boxes.get("train"),
         )
 
+    @cached_property
     def val_loader(self) -> EvalLoader:
         """This worker's share of the validation images, each once; of a box net, of those with a box."""
         recipe, layout, worker = self.job.plan.recipe, self.job.layout, self.worker
@@ -91,4 +93,5 @@ class TrainingData:
             placement=layout.decode,
             prefetch=layout.prefetch,
             boxes_N4=boxes_N4,
+            kept=True,
         )

@@ -224,7 +224,7 @@ class Training:
         If the workers are asked to end meanwhile, it is broken off as if it had not begun.
         """
         state, device = self.state, self.worker.device
-        with self.data.val_loader() as loader:
+        with self.data.val_loader as loader:
             batches = self.agreement.until_asked(loader)
             scores = self.task.validate(self.net, batches, device=device, precision=self.precision)
         self.asked = self.agreement.now()
