@@ -16,7 +16,7 @@ from vgg.net.architecture import Architecture, training_flops
 from vgg.net.module import VGG
 from vgg.net.precision import MixedPrecision
 from vgg.recipes.schema import Optim
-from vgg.training.dropout import dropout_masks
+from vgg.training.dropout import MaskSource
 from vgg.training.optimizer import make_optimizer
 from vgg.training.step import train_step
 
@@ -57,22 +57,20 @@ class Update:
         self._images_BCHW = images_BCHW.contiguous(memory_format=memory_format)
         alone = Worker(0, 1, 0, device, 1)
         self._reducer = DDPReducer(forward, alone, batch, micro_batch, self._images_BCHW[:1])
+        rows, dtype = range(batch), self._precision.dtype
+        self._masks = MaskSource(0, rows, self._net.hidden, 0.5, device=device, dtype=dtype)
         self._step = 0
         self._losses = torch.zeros(1)
 
     def __call__(self) -> None:
-        """Draw dropout masks and update, as the training loop does."""
-        batch, device = len(self._images_BCHW), self._images_BCHW.device
-        masks_BF = dropout_masks(
-            0, self._step, range(batch), self._net.hidden, 0.5, device=device, dtype=self._precision.dtype
-        )
+        """Update with dropout masks that a thread has drawn meanwhile, as the training loop does."""
         self._losses = train_step(
             self._reducer,
             self._optimizer,
             self._precision,
             self._images_BCHW,
             self._labels_B,
-            masks_BF,
+            self._masks.of(self._step),
             lr=LEARNING_RATE,
         )
         self._step += 1
