@@ -35,7 +35,7 @@ class Verify:
 
 @dataclass(frozen=True)
 class Prune:
-    """Delete the checkpoints that are neither the newest two, nor the best, and the
+    """Delete the checkpoints that are neither the newest two, nor the best, nor kept as an epoch's, and the
     damaged ones. Refused while a training writes to the run, or if no checkpoint is sound."""
 
     run: tyro.conf.Positional[str]

@@ -173,3 +173,23 @@ def test_weights_that_change_between_the_command_and_the_workers_are_refused(dig
     assert outcome.users_mistake
     assert "holds other weights" in (outcome.problem or "")
     assert not (two_parents / "out" / "checkpoints").exists()
+
+
+def saved_steps(out):
+    return [int(folder.name.removeprefix("step-")) for folder in sorted(out.glob("checkpoints/step-*"))]
+
+
+def test_checkpoints_of_epochs_are_kept(digits, tmp_path):
+    """Passes end at steps 6, 12 and 17; at 12 and 17 are the newest that are not last."""
+    assert run(job(digits, tmp_path, recipe(19, checkpoint_steps=100, keep_epochs=1))).result
+    assert {6, 12, 17, 19} <= set(saved_steps(tmp_path))
+    assert json.loads((tmp_path / "checkpoints" / "step-00000006" / "epoch.json").read_text()) == {"epoch": 1}
+
+
+def test_when_checkpoints_are_saved_is_no_part_of_a_training(digits, tmp_path):
+    by_clock = {"checkpoint_steps": 1000, "checkpoint_seconds": 1e-3}
+    assert run(job(digits, tmp_path, recipe(4, **by_clock))).result
+    assert saved_steps(tmp_path) == [3, 4]  # at every step
+    found = run(job(digits, tmp_path, recipe(5, checkpoint_steps=1000, keep_epochs=3))).result
+    assert found is not None
+    assert found["resumed_from"] == [4]

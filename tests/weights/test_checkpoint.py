@@ -15,6 +15,7 @@ from pipelines.storage.folder import Folder
 from pipelines.storage.patience import StoreUnavailable
 from vgg.training.saving import Saver
 from vgg.weights import checkpoint, retention
+from vgg.weights.inventory import prune
 from vgg.weights.lease import Lease
 from vgg.weights.safetensors_file import TYPES, pieces
 from vgg.weights.state import Copies, model_state, optimizer_state, restore_optimizer, weights_sha256
@@ -337,3 +338,21 @@ def test_nothing_is_named_or_deleted_that_is_another_attempts(run):
     with pytest.raises(Lost):
         retention.write(run, state(4), best=True, still_mine=lost)
     assert (steps(run)[:-1], retention.read_index(run)) == before
+
+
+def test_the_checkpoints_of_epochs_are_kept_for_good(run):
+    for step in range(1, 8):
+        retention.write(run, state(step), best=step == 3, epoch={2: 1, 4: 2}.get(step))
+    kept = {f"step-0000000{step}": why for step, why in ((2, "epoch 1"), (3, "best"), (4, "epoch 2"))}
+    newest = {f"step-0000000{step}": "newest" for step in (6, 7)}
+    assert {name: ", ".join(why) for name, why in retention.kept(run).items()} == {**kept, **newest}
+    assert steps(run) == sorted([*kept, *newest])
+    assert prune(run) == []
+    (run.local / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"")
+    assert prune(run) == ["step-00000004"]
+
+
+def test_a_checkpoint_of_an_epoch_that_was_not_finished_does_not_count(run):
+    run.child("checkpoints/step-00000001").write_json("epoch.json", {"epoch": 1})
+    retention.write(run, state(2), best=True)
+    assert steps(run) == ["step-00000002"]

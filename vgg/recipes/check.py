@@ -81,4 +81,7 @@ def _check_length(train: Train) -> None:
     apart = 1 <= train.validation_steps <= MAX_STEPS
     require(apart, "--train.validation-steps", f"at least 1, and at most {MAX_STEPS:,}")
     require(train.checkpoint_steps >= 1, "--train.checkpoint-steps", "at least 1")
+    if (seconds := train.checkpoint_seconds) is not None:
+        require(seconds > 0, "--train.checkpoint-seconds", "more than 0")
+    require(train.keep_epochs is None or train.keep_epochs >= 1, "--train.keep-epochs", "at least 1")
     require(train.log_steps >= 1, "--train.log-steps", "at least 1")

@@ -123,6 +123,11 @@ class Train:
     second pass or later where one is shorter, and at the end of the training."""
     checkpoint_steps: int = 2000
     """Updates between checkpoints; every validation saves one too."""
+    checkpoint_seconds: float | None = None
+    """Seconds between checkpoints, at most, beside `checkpoint_steps`. None: by steps alone."""
+    keep_epochs: int | None = None
+    """Keep the checkpoint at the end of every so many passes, beside the newest two and the best. None: these
+    alone."""
     log_steps: int = 20
     """Updates between tracked metrics, at most: slow ones are tracked every minute."""
 

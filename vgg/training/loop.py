@@ -43,12 +43,13 @@ from vgg.training.job import Job, Outcome
 from vgg.training.lineage import NetOpener
 from vgg.training.opening import OpenedTraining
 from vgg.training.optimizer import make_optimizer
+from vgg.training.pace import Pace
 from vgg.training.result import training_result
 from vgg.training.resume import restore, to_checkpoint
 from vgg.training.saving import Saver
 from vgg.training.schedule import learning_rate, should_stop_early, update_plateau
 from vgg.training.start import Start, set_weights
-from vgg.training.state import StepTimer, TrainerState, next_told, workers_mean
+from vgg.training.state import StepTimer, TrainerState
 from vgg.training.step import train_step
 from vgg.training.task import task_of
 from vgg.weights.open_run import open_run
@@ -94,7 +95,7 @@ class Training:
             resumed_from = start.checkpoint.step
         self.saver = Saver(opened.folder, opened.lease, resumed_from)
         self.agreement, self.asked = Agreement(self.worker), Asked.GO_ON
-        self.tell_at = self.state.step + 1
+        self.pace = Pace(self.recipe.train, self.agreement, self.state.step)
         self.hits = torch.zeros((), dtype=torch.int64, device=self.worker.device)
         self.reducer = self._make_reducer()
         self.context = RunContext(
@@ -160,14 +161,15 @@ class Training:
                 )
                 state.step += 1
                 self.asked = self.agreement.after(state.step)
-                if state.step < self.tell_at and not self._saves() and not self.asked:
+                saves = self._saves() or self.asked != Asked.GO_ON
+                if state.step < self.pace.tell_at and not saves:
                     continue
                 window = summed(pending, self.hits, self.net)
                 pending.clear()
                 if not window.finite:
                     return self._diverged(window.losses)
-                self._account(window, lr)
-                if (self._saves() or self.asked) and (problem := self._validate_and_save(lr)):
+                self._account(window, lr, saves)
+                if saves and (problem := self._validate_and_save(lr)):
                     return problem
                 if self.asked:
                     break
@@ -182,15 +184,13 @@ class Training:
             return self._validate_and_save(self._lr())
         return None
 
-    def _account(self, window: Window, lr: float) -> None:
+    def _account(self, window: Window, lr: float, saves: bool) -> None:
         """Add the updates just made to the history, and tell them."""
         state, steps = self.state, len(window.losses)
         state.losses += window.losses
         state.add_hits(window.hits)
         seconds, waited = self.timer.stop(steps)
-        seconds_per_step = workers_mean(seconds / steps)
-        self.tell_at = next_told(state.step, self.recipe.train.log_steps, seconds_per_step)
-        self.agreement.set_pace(seconds_per_step)
+        self.pace.renew(state.step, seconds / steps, saves=saves)
         self._tell(StepsDone(state.step, tuple(window.losses), window.gradient_norm, lr, seconds, waited))
 
     def _masks(self) -> MaskSource:
@@ -211,12 +211,14 @@ class Training:
         return self.plan.validation_is_due(self.state.step) or self.state.step == self.plan.total_steps
 
     def _saves(self) -> bool:
-        return self._validates() or self._is_due(self.recipe.train.checkpoint_steps)
+        step = self.state.step
+        due = self._is_due(self.recipe.train.checkpoint_steps) or step >= self.pace.save_at
+        return due or self._validates() or self.plan.kept_epoch(step) is not None
 
     def _validate_and_save(self, lr: float) -> str | None:
         best = self._validates() and not self.asked and self._validate(lr)
         copied = partial(to_checkpoint, self.plan, self.net, self.optimizer, self.precision, self.state)
-        return self.saver.save(self.state.step, copied, best=best)
+        return self.saver.save(self.state.step, copied, best=best, epoch=self.plan.kept_epoch(self.state.step))
 
     def _validate(self, lr: float) -> bool:
         """Score the validation set; whether it is the best yet. The schedule counts those at a pass's end.

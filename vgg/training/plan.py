@@ -17,7 +17,14 @@ from vgg.training.lineage import Ancestor, NetOpener, check_pixel_scale, lineage
 from vgg.training.starting_weights import START_FROM_FLAG, fresh_layers, require_fit
 from vgg.weights.open_run import open_run
 
-FREE_TO_CHANGE = {"train.epochs", "train.steps", "train.checkpoint_steps", "train.log_steps"}
+FREE_TO_CHANGE = {
+    "train.epochs",
+    "train.steps",
+    "train.checkpoint_steps",
+    "train.checkpoint_seconds",
+    "train.keep_epochs",
+    "train.log_steps",
+}
 """A training may be resumed with other values of these: they do not affect the steps already made."""
 
 SPLITS = ("train", "val")
@@ -97,6 +104,12 @@ class TrainingPlan:
     def completed_epochs(self, step: int) -> int:
         """Whole passes over the training split after `step` updates."""
         return step * self.recipe.train.batch // self.train_images
+
+    def kept_epoch(self, step: int) -> int | None:
+        """The pass that update `step` ends, if its checkpoint is kept for good (`--train.keep-epochs`)."""
+        every, ended = self.recipe.train.keep_epochs, self.completed_epochs(step)
+        is_kept = every is not None and ended // every > self.completed_epochs(step - 1) // every
+        return ended if is_kept else None
 
     def validation_is_due(self, step: int) -> bool:
         """Whether update `step` ends a pass, or the last of so many that `--train.validation-steps` updates lie

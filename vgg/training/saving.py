@@ -33,9 +33,11 @@ class Saver:
         if self._writer is not None:
             self._writer.close()
 
-    def save(self, step: int, state: Callable[[Copies], Checkpoint], *, best: bool) -> str | None:
+    def save(
+        self, step: int, state: Callable[[Copies], Checkpoint], *, best: bool, epoch: int | None = None
+    ) -> str | None:
         """Start writing what `state` copies, once the one before is written, whose memory it overwrites; on
-        every worker, what went wrong with that.
+        every worker, what went wrong with that. `epoch`: see `vgg.weights.retention.write`.
 
         What is there already, and is no new best, is not written again: who is killed meanwhile would lose it.
         """
@@ -43,7 +45,7 @@ class Saver:
         if self._writer is not None and (best or step != self.saved_step):
             try:
                 self._writer.wait()
-                self._writer.submit(state(self._copies), best=best)
+                self._writer.submit(state(self._copies), best=best, epoch=epoch)
                 self.saved_step = step
             except WRITE_ERRORS as error:
                 problem = f"a checkpoint could not be written: {error}"

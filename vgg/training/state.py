@@ -91,10 +91,10 @@ class StepTimer:
         return seconds, waited
 
 
-def workers_mean(seconds: float) -> float:
-    """Of all workers, the same on each: what they decide by it they decide alike."""
-    total, workers = sum_over_workers(torch.tensor([seconds, 1.0], dtype=torch.float64)).tolist()
-    return total / workers
+def workers_mean(*values: float) -> list[float]:
+    """Of each value over all workers, the same on each: what they decide by it they decide alike."""
+    *sums, workers = sum_over_workers(torch.tensor([*values, 1.0], dtype=torch.float64)).tolist()
+    return [total / workers for total in sums]
 
 
 def next_told(step: int, log_steps: int, seconds_per_step: float) -> int:

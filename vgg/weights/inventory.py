@@ -16,7 +16,7 @@ class Entry:
     name: str
     step: int
     uses: tuple[str, ...]
-    """Why it is kept: newest, best."""
+    """Why it is kept: newest, best, epoch 10."""
     top1: float | None
     """Accuracy of its validation, a fraction; None if it was not validated."""
     problem: str | None

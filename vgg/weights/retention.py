@@ -1,4 +1,6 @@
-"""Which checkpoints of a run are kept: the two newest and the best. `checkpoints/index.json` names two of them.
+"""Which checkpoints of a run are kept: the two newest, the best and those that are marked as an epoch's end.
+
+`checkpoints/index.json` names the last and the best; an epoch's has a file that says so.
 
 What is damaged is passed over with its reason: a single bad byte must not send a training back to its start.
 """
@@ -22,19 +24,30 @@ from vgg.weights.checkpoint import (
 
 INDEX = "checkpoints/index.json"
 GENERATIONS = 2  # newest checkpoints that are kept beside the best
+EPOCH = "epoch.json"
 _NAME = re.compile(r"step-\d{8}")
 
 
 def write(
-    run: Folder, checkpoint: Checkpoint, *, best: bool, still_mine: Callable[[], None] = lambda: None
+    run: Folder,
+    checkpoint: Checkpoint,
+    *,
+    best: bool,
+    epoch: int | None = None,
+    still_mine: Callable[[], None] = lambda: None,
 ) -> None:
     """Save a checkpoint in the run's folder, verify it, enter it in the index, delete those no longer kept.
+
+    `epoch`: it ends that pass over the training set, and is kept for good.
 
     `still_mine` raises if the folder is another attempt's by now; it is called before anything that another
     attempt relies on is changed.
     """
     name = checkpoint_name(checkpoint.step)
-    write_files(run.child(f"checkpoints/{name}"), checkpoint)
+    folder = run.child(f"checkpoints/{name}")
+    if epoch is not None:
+        folder.write_json(EPOCH, {"epoch": epoch})
+    write_files(folder, checkpoint)
     still_mine()
     index = {"last": name, "best": name if best else read_index(run).get("best", name)}
     run.write_json(INDEX, index)
@@ -42,9 +55,15 @@ def write(
     complete = [other for other in there if run.exists(f"checkpoints/{other}/manifest.json")]
     kept = {*[other for other in complete if other <= name][-GENERATIONS:], *index.values()}
     for other in there:
-        if other not in kept:
+        if other not in kept and (other not in complete or kept_epoch(run, other) is None):
             still_mine()
             run.delete(f"checkpoints/{other}")
+
+
+def kept_epoch(run: Folder, name: str) -> int | None:
+    """The pass at whose end a checkpoint was made that is kept for good."""
+    folder = run.child(f"checkpoints/{name}")
+    return int(folder.read_json(EPOCH)["epoch"]) if folder.exists(EPOCH) else None
 
 
 def names(run: Folder) -> list[str]:
@@ -64,6 +83,9 @@ def kept(run: Folder) -> dict[str, list[str]]:
     complete = [name for name in names(run) if run.exists(f"checkpoints/{name}/manifest.json")]
     for name in complete[-GENERATIONS:]:
         uses.setdefault(name, []).append("newest")
+    for name in complete:
+        if (epoch := kept_epoch(run, name)) is not None:
+            uses.setdefault(name, []).append(f"epoch {epoch}")
     if (best := read_index(run).get("best")) is not None:
         uses.setdefault(best, []).append("best")
     return uses

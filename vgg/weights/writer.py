@@ -17,11 +17,11 @@ class CheckpointWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
-    def submit(self, checkpoint: Checkpoint, *, best: bool) -> None:
+    def submit(self, checkpoint: Checkpoint, *, best: bool, epoch: int | None = None) -> None:
         """Start writing, once the previous write is done."""
         self.wait()
         self._writing = self._thread.submit(
-            write, self._run, checkpoint, best=best, still_mine=self._still_mine
+            write, self._run, checkpoint, best=best, epoch=epoch, still_mine=self._still_mine
         )
 
     def wait(self) -> None:
