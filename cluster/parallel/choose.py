@@ -49,5 +49,7 @@ def check_layout(layout: Layout, batch: int) -> None:
     require(layout.max_failures >= 0, "--layout.max-failures", "not negative")
     waits = layout.wait_seconds >= 0 and isfinite(layout.wait_seconds)
     require(waits, "--layout.wait-seconds", "not negative, and finite")
+    ends = layout.grace_seconds >= 0 and isfinite(layout.grace_seconds)
+    require(ends, "--layout.grace-seconds", "not negative, and finite")
     stages = layout.stage_gb is None or (layout.stage_gb > 0 and isfinite(layout.stage_gb))
     require(stages, "--layout.stage-gb", "positive and finite")

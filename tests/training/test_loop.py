@@ -57,8 +57,10 @@ def test_losses_under_ddp_do_not_depend_on_the_number_of_workers(straight_ddp):
     """256 over three is 86, 85, 85."""
     losses = {world: found["losses"] for world, found in straight_ddp.items()}
     assert {len(each) for each in losses.values()} == {20}
-    assert losses[2] == pytest.approx(losses[1], rel=1e-5)
-    assert losses[3] == pytest.approx(losses[1], rel=1e-5)
+    for world in (2, 3):
+        assert losses[world][:10] == pytest.approx(losses[1][:10], rel=1e-6)
+        # On some processors a rounding turns a ReLU or a maximum over by the sixteenth step.
+        assert losses[world] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_both_orders_compute_the_same(workers, digits, straight_ddp, tmp_path):
