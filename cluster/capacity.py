@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import ray
 import ray.train
 import ray.train.torch
+from ray._private.state import state as cluster_state
 from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from cli.errors import UserError
@@ -74,8 +75,14 @@ def resources_per_worker(layout: Layout, nodes: list[Resources]) -> Resources:
 
 
 def _capacity(layout: Layout) -> Capacity:
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return Capacity(layout.workers, resources_per_worker(layout, nodes), nodes, ray.available_resources())
+    leaving = cluster_state.get_draining_nodes()
+    staying = {n["NodeID"]: n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in leaving}
+    free: Resources = {}
+    for node, resources in cluster_state.available_resources_per_node().items():
+        if node in staying:
+            free = {name: free.get(name, 0.0) + resources.get(name, 0.0) for name in {*free, *resources}}
+    nodes = list(staying.values())
+    return Capacity(layout.workers, resources_per_worker(layout, nodes), nodes, free)
 
 
 def _last_result(state: RetryCallState) -> Capacity:

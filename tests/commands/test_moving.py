@@ -1,0 +1,66 @@
+"""A training leaves a node that is about to go: nothing is lost, and the same command goes on elsewhere."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cluster.namespaces import INTERFACE, Network
+from cluster.nodes import Host, start_head, start_worker_node
+from tests import entry_point
+from tests.conftest import ROOT, needs_namespaces
+
+
+@needs_namespaces
+def test_a_node_that_leaves_hands_its_training_on(digits, tmp_path):
+    """The head has no CPU; the first node runs the worker, the second is there when the first goes."""
+    with Network(3) as network:
+        hosts = [
+            Host(network.address(i), network.command_prefix(i), {"GLOO_SOCKET_IFNAME": INTERFACE})
+            for i in range(3)
+        ]
+        nodes = [start_head(0, host=hosts[0])]
+        environment = entry_point.environment(nodes[0])
+        try:
+            nodes.append(joined(nodes[0], hosts[1]))
+            log = tmp_path / "log"
+            flags = ["--layout.workers=1", "--layout.wait-seconds=120", "--train.steps=150"]
+            command = entry_point.command(digits, tmp_path / "out", *flags)
+            with log.open("w") as file:
+                training = subprocess.Popen(
+                    [*hosts[0].command_prefix, *command], cwd=ROOT, env=environment, stdout=file, stderr=file
+                )
+            wait_for(lambda: "step 1/" in log.read_text(), training)
+            nodes.append(joined(nodes[0], hosts[2]))
+            leaving = [*hosts[1].command_prefix, sys.executable, "-m", "cluster.leave", "node", "--seconds=60"]
+            left = subprocess.run(
+                leaving, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            )
+            assert left.returncode == 0, left.stderr
+            assert training.wait(300) == 0, log.read_text()
+        finally:
+            for node in reversed(nodes):
+                node.stop()
+    said, result = log.read_text(), json.loads((tmp_path / "out" / "result.json").read_text())
+    (step,) = result["resumed_from"]
+    assert f"a node is about to go: step {step} is kept" in said
+    assert len(result["losses"]) == 150
+
+
+def joined(head, host):
+    """A further node of one CPU, once it is there."""
+    node = start_worker_node(head, 1, host)
+    log, deadline = Path(node.folder) / "start.log", time.monotonic() + 120
+    while "Ray runtime started" not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+    return node
+
+
+def wait_for(there, training, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert training.poll() is None, "it ended"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
