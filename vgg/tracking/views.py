@@ -34,7 +34,7 @@ DIFFERENCE_STATE = {
     "showChangeFromBaseline": False,
     "showDifferencesOnly": True,
     "baselineColumnUuid": "",
-    "metricSectionId": VIEW_NAME,
+    "metricSectionId": f"{VIEW_NAME}-difference",
     "runsCountToCompare": 10,
     "deleted": False,
     "isGenerated": False,
@@ -64,6 +64,13 @@ CHART_SECTION = {
     "deleted": False,
     "isGenerated": False,
 }
+DIFFERENCE_SECTION = {
+    **CHART_SECTION,
+    "uuid": f"{VIEW_NAME}-difference",
+    "name": "What differs",
+    "columns": 1,
+    "cardHeight": 420,
+}
 # What MLflow's "share view" stores, best tests first.
 VIEW_STATE: dict[str, Any] = {
     "searchFilter": "tags.kind != 'report'",
@@ -79,7 +86,7 @@ VIEW_STATE: dict[str, Any] = {
     "runsHidden": [],
     "compareRunCharts": CHART_STATES,
     "isAccordionReordered": True,
-    "compareRunSections": [CHART_SECTION],
+    "compareRunSections": [DIFFERENCE_SECTION, CHART_SECTION],
     "viewMaximized": False,
     "runListHidden": False,
 }
