@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import tempfile
-from pathlib import Path
 from typing import Any, Literal
 
 from matplotlib.figure import Figure
@@ -13,11 +11,10 @@ from vgg.localisation.errors import BoxErrors
 from vgg.localisation.provenance import BoxProvenance
 from vgg.pictures.png import as_png
 from vgg.reporting.localisation_facts import LocalisationFacts
+from vgg.reporting.track_result import track_result
 from vgg.tracking.run_info import RunInfo, unix_time_ms
 from vgg.tracking.software import software
-from vgg.tracking.tracker import Tracker
 
-DELIVERY_SECONDS = 60.0
 KIND = "localise"
 PICTURE = "boxes.png"
 
@@ -91,17 +88,10 @@ def _track(
 ) -> str | None:
     """Deliver the result to MLflow; the address of its run, or None if the server does not answer."""
     info = _run_info(provenance, result, facts, experiment)
-    spool = (folder.local or Path(tempfile.gettempdir())) / f"spool-{info.uid[:8]}"
-    tracker = Tracker(spool, uri, info, watch_system=False)
     keys = ("top1_error", "top5_error", "mean_box_error", "mean_iou", "images")
     metrics = {f"localisation/{key}": float(result[key]) for key in keys if result[key] is not None}
-    tracker.scores({net.weights_sha256: net.net for net in provenance.nets}, metrics)
-    tracker.text("result.json", json.dumps(result))
-    tracker.picture(f"pictures/{PICTURE}", png)
-    if tracker.close("FINISHED", DELIVERY_SECONDS):
-        return tracker.sender.url
-    print(tracker.undelivered, flush=True)
-    return None
+    nets = {net.weights_sha256: net.net for net in provenance.nets}
+    return track_result(folder, info, uri, result, nets, metrics, {PICTURE: png})
 
 
 def _run_info(

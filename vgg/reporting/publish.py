@@ -2,9 +2,6 @@
 linked to its nets and its data set.
 """
 
-import json
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from pipelines.storage.folder import Folder
@@ -14,11 +11,9 @@ from vgg.pictures.png import as_png
 from vgg.reporting.evaluation_run import metrics, run_info
 from vgg.reporting.result import EvaluationResult, Kind, result_json
 from vgg.reporting.result_folder import POSTERIORS
+from vgg.reporting.track_result import track_result
 from vgg.testing.posteriors import Posteriors, require_sound, write
 from vgg.tracking.software import software
-from vgg.tracking.tracker import Tracker
-
-DELIVERY_SECONDS = 60.0
 
 
 def publish(
@@ -61,14 +56,7 @@ def _track(
     """Deliver the result to MLflow; the address of its run, or None if the server does not answer."""
     provenance = posteriors.provenance
     info = run_info(result, posteriors, f"{folder.uri}/{POSTERIORS}", experiment=experiment)
-    spool = (folder.local or Path(tempfile.gettempdir())) / f"spool-{info.uid[:8]}"
-    tracker = Tracker(spool, uri, info, watch_system=False)
     nets = {member.weights_sha256: member.net for member, _ in provenance.members}
-    tracker.scores(nets, metrics(posteriors, counted.accuracy()))
-    tracker.text("result.json", json.dumps(result))
-    figure = confusion_figure(counted.confusion_KK, provenance.class_names)
-    tracker.picture("pictures/confusion.png", as_png(figure))
-    if tracker.close("FINISHED", DELIVERY_SECONDS):
-        return tracker.sender.url
-    print(tracker.undelivered, flush=True)
-    return None
+    pictures = {"confusion.png": as_png(confusion_figure(counted.confusion_KK, provenance.class_names))}
+    found = metrics(posteriors, counted.accuracy())
+    return track_result(folder, info, uri, result, nets, found, pictures)

@@ -3,21 +3,18 @@
 import hashlib
 import json
 import statistics
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from pipelines.storage.folder import Folder
+from vgg.reporting.track_result import track_result
 from vgg.reporting.transfer_facts import TransferFacts
 from vgg.tracking.run_info import RunInfo, unix_time_ms
 from vgg.tracking.software import software
-from vgg.tracking.tracker import Tracker
 from vgg.transferring.fitting import Fit
 from vgg.transferring.provenance import FeatureProvenance
 
-DELIVERY_SECONDS = 60.0
 KIND = "transfer"
 MEASURES = {
     "mean_class_recall": "mean class recall",
@@ -100,15 +97,9 @@ def _track(
 ) -> str | None:
     """Deliver the result to MLflow; the address of its run, or None if the server does not answer."""
     info = _run_info(provenance, result, facts, experiment)
-    spool = (folder.local or Path(tempfile.gettempdir())) / f"spool-{info.uid[:8]}"
-    tracker = Tracker(spool, uri, info, watch_system=False)
     metrics = {f"transfer/{name}": float(result[name]) for name in MEASURES if name in result}
-    tracker.scores({net.weights_sha256: net.net for net in provenance.nets}, metrics)
-    tracker.text("result.json", json.dumps(result))
-    if tracker.close("FINISHED", DELIVERY_SECONDS):
-        return tracker.sender.url
-    print(tracker.undelivered, flush=True)
-    return None
+    nets = {net.weights_sha256: net.net for net in provenance.nets}
+    return track_result(folder, info, uri, result, nets, metrics, {})
 
 
 def _run_info(
