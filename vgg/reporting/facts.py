@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,6 +14,24 @@ from vgg.testing.provenance import EnsembleMember
 
 MAX_TAG_CHARACTERS = 5000
 """MLflow refuses longer tags in some versions."""
+
+
+@dataclass(frozen=True)
+class TaggedFacts:
+    """What a run carries as a tag that nobody can edit unnoticed: its digest is a parameter of the run."""
+
+    tag: ClassVar[str]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, kept as a parameter of the run, which MLflow does not let anybody change."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def to_tags(self) -> dict[str, str]:
+        """As a tag; none if there are too many nets for one."""
+        text = json.dumps(asdict(self), separators=(",", ":"))
+        return {self.tag: text} if len(text) <= MAX_TAG_CHARACTERS else {}
+
 
 _WNID = re.compile(r"n\d{8}")
 
@@ -36,10 +55,18 @@ class NetFacts:
     """Of each scale in the mean."""
     scales: tuple[int, ...]
 
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "NetFacts":
+        """KeyError or TypeError if a field is missing or unknown."""
+        lists = {key: tuple(fields[key]) for key in ("started_from", "scales")}
+        return cls(**{**fields, **lists})
+
 
 @dataclass(frozen=True)
-class Facts:
+class Facts(TaggedFacts):
     """Data, images and nets of a test."""
+
+    tag = "facts"
 
     source: str
     data: str
@@ -74,31 +101,12 @@ class Facts:
             nets=tuple(replace(net, scales=tuple(sorted(of_net))) for net, of_net in scales.items()),
         )
 
-    @property
-    def digest(self) -> str:
-        """SHA-256, kept as a parameter of the run, which MLflow does not let anybody change."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-
-    def to_tags(self) -> dict[str, str]:
-        """As tags; none if the ensemble is too large for one."""
-        text = json.dumps(asdict(self), separators=(",", ":"))
-        return {"facts": text} if len(text) <= MAX_TAG_CHARACTERS else {}
-
     @classmethod
     def from_tags(cls, tags: dict[str, str]) -> "Facts | None":
         """None for runs of earlier versions, and if the tag is malformed."""
         try:
-            fields = json.loads(tags["facts"])
-            nets = tuple(
-                NetFacts(
-                    **{
-                        **net,
-                        "started_from": tuple(net["started_from"]),
-                        "scales": tuple(net["scales"]),
-                    }
-                )
-                for net in fields["nets"]
-            )
+            fields = json.loads(tags[cls.tag])
+            nets = tuple(NetFacts.from_json(net) for net in fields["nets"])
             fewest, most = fields["images_per_class"]
             return cls(**{**fields, "nets": nets, "images_per_class": (fewest, most)})
         except (KeyError, TypeError, ValueError):

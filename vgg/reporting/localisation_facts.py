@@ -1,24 +1,23 @@
 """What a tracked localisation test is of, as a tag of its run, and what differs from the paper's in it."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 from vgg.localisation.merging import THRESHOLD
 from vgg.localisation.provenance import BoxProvenance
-from vgg.reporting.facts import MAX_TAG_CHARACTERS, Facts, NetFacts, has_wnids
+from vgg.reporting.facts import Facts, NetFacts, TaggedFacts, has_wnids
 from vgg.reporting.paper_conditions import differences
-
-TAG = "localisation"
 
 
 @dataclass(frozen=True)
-class LocalisationFacts:
+class LocalisationFacts(TaggedFacts):
     """The facts of a test of classes, and beside them what a test of boxes has."""
+
+    tag = "localisation"
 
     facts: Facts
     """Protocols are those of boxes."""
@@ -60,21 +59,11 @@ class LocalisationFacts:
         own = all(net.own_classifier for net in provenance.nets)
         return cls(facts, threshold, own)
 
-    @property
-    def digest(self) -> str:
-        """SHA-256, kept as a parameter of the run, which MLflow does not let anybody change."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-
-    def to_tags(self) -> dict[str, str]:
-        """As a tag; none if there are too many nets for one."""
-        text = json.dumps(asdict(self), separators=(",", ":"))
-        return {TAG: text} if len(text) <= MAX_TAG_CHARACTERS else {}
-
     @classmethod
     def from_tags(cls, tags: dict[str, str]) -> "LocalisationFacts | None":
         """None if the tag is missing or malformed."""
         try:
-            fields = json.loads(tags[TAG])
+            fields = json.loads(tags[cls.tag])
             facts = Facts.from_tags({"facts": json.dumps(fields["facts"])})
             if facts is None or set(fields) != {"facts", "threshold", "own_classifiers"}:
                 return None

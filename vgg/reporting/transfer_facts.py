@@ -1,22 +1,21 @@
 """What a tracked transfer test is of, as a tag of its run, and what differs from the paper's in it."""
 
-import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from vgg.reporting.facts import MAX_TAG_CHARACTERS, NetFacts
+from vgg.reporting.facts import NetFacts, TaggedFacts
 from vgg.reporting.paper_conditions import CLASSES, ILSVRC, difference_of_chain
 from vgg.transferring.fitting import Fit
 from vgg.transferring.provenance import FeatureNet, FeatureProvenance
 
-TAG = "transfer"
-
 
 @dataclass(frozen=True)
-class TransferFacts:
+class TransferFacts(TaggedFacts):
     """Data, images, features and splits of a test."""
+
+    tag = "transfer"
 
     source: str
     classes: int
@@ -54,25 +53,12 @@ class TransferFacts:
             trained_on=tuple(f"{net.trained_on_name}, {net.classes} classes" for net in provenance.nets),
         )
 
-    @property
-    def digest(self) -> str:
-        """SHA-256, kept as a parameter of the run, which MLflow does not let anybody change."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-
-    def to_tags(self) -> dict[str, str]:
-        """As a tag; none if there are too many nets for one."""
-        text = json.dumps(asdict(self), separators=(",", ":"))
-        return {TAG: text} if len(text) <= MAX_TAG_CHARACTERS else {}
-
     @classmethod
     def from_tags(cls, tags: dict[str, str]) -> "TransferFacts | None":
         """None if the tag is missing or malformed."""
         try:
-            fields = json.loads(tags[TAG])
-            nets = tuple(
-                NetFacts(**{**net, "started_from": tuple(net["started_from"]), "scales": tuple(net["scales"])})
-                for net in fields["nets"]
-            )
+            fields = json.loads(tags[cls.tag])
+            nets = tuple(NetFacts.from_json(net) for net in fields["nets"])
             lists = {key: tuple(fields[key]) for key in ("train", "test", "trained_on")}
             return cls(**{**fields, **lists, "nets": nets})
         except (KeyError, TypeError, ValueError, AttributeError):
