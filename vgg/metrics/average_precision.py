@@ -11,7 +11,8 @@ def average_precision_2007(scores_N: np.ndarray, positive_N: np.ndarray) -> floa
 
     NaN without a positive image. Of images scored alike the earlier one counts as ranked higher.
     """
-    hits_N, precision_N = _ranked(scores_N, positive_N)
+    ranked_N, precision_N = _ranked(scores_N, positive_N)
+    hits_N = np.cumsum(ranked_N)
     positives = int(positive_N.sum())
     if not positives:
         return float("nan")
@@ -23,16 +24,15 @@ def average_precision_2007(scores_N: np.ndarray, positive_N: np.ndarray) -> floa
 def average_precision_2010(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
     """VOC 2010 and later: the area under precision by recall, each precision raised to the best at that recall
     or a higher one. Otherwise as `average_precision_2007`."""
-    _, precision_N = _ranked(scores_N, positive_N)
+    ranked_N, precision_N = _ranked(scores_N, positive_N)
     if not positive_N.any():
         return float("nan")
     raised_N = np.maximum.accumulate(precision_N[::-1])[::-1]
-    order_N = np.argsort(-scores_N, kind="stable")
-    return float(raised_N[positive_N[order_N]].mean())
+    return float(raised_N[ranked_N].mean())
 
 
 def _ranked(scores_N: np.ndarray, positive_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positive images so far, and precision, at each rank."""
+    """Whether the image is positive, and precision, at each rank."""
     assert positive_N.dtype == bool
-    hits_N = np.cumsum(positive_N[np.argsort(-scores_N, kind="stable")])
-    return hits_N, hits_N / np.arange(1, len(scores_N) + 1)
+    ranked_N = positive_N[np.argsort(-scores_N, kind="stable")]
+    return ranked_N, np.cumsum(ranked_N) / np.arange(1, len(scores_N) + 1)

@@ -1,6 +1,5 @@
 """The pictures of a study's report: every training's curves, and what the nets take some images for."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from vgg.studies.record import StepResult
 from vgg.studies.results import TestedRow
 from vgg.studies.steps import StudyJob
 from vgg.testing import posteriors
-from vgg.testing.prediction import open_image
+from vgg.testing.prediction import packed_image
 
 SHOWN_IMAGES = 12
 SHOWN_NETS = 9
@@ -66,9 +65,7 @@ def answers_of(rows: Sequence[TestedRow], job: StudyJob, manifest: Manifest) -> 
             Answer(names[best], float(each_K[best]), best == int(shards.labels_N[i]))
             for i, best, each_K in zip(images, best_B, posteriors_BK, strict=True)
         ]
-    pixels = [
-        np.asarray(open_image(Path(shards.key(i)), io.BytesIO(shards.encoded(i).tobytes()))) for i in images
-    ]
+    pixels = [np.asarray(packed_image(shards, i).open()) for i in images]
     truths = [names[int(shards.labels_N[i])] for i in images]
     title = f"{alike[0].protocol}, {alike[0].scales}, seed {min(alike[0].files)}: validation images at random"
     return answers_sheet(pixels, truths, answers, title)

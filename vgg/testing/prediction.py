@@ -73,11 +73,12 @@ def _packed(root: Path, split: str) -> list[NamedImage]:
     manifest = read_manifest(root)
     shards = Shards(root, manifest, split, labelled=False)
     verify(root, manifest, (split,))
+    return [packed_image(shards, i) for i in range(len(shards))]
 
-    def encoded(i: int) -> io.BytesIO:
-        return io.BytesIO(shards.encoded(i).tobytes())
 
-    return [NamedImage(Path(shards.key(i)), partial(encoded, i)) for i in range(len(shards))]
+def packed_image(shards: Shards, i: int) -> NamedImage:
+    """Image `i` of a split."""
+    return NamedImage(Path(shards.key(i)), lambda: io.BytesIO(shards.encoded(i).tobytes()))
 
 
 def open_image(file: Path, encoded: Path | io.BytesIO | None = None) -> Image.Image:
