@@ -1,5 +1,6 @@
 """How every command ends: its exit code, and what it says on standard error."""
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,12 @@ def exit_codes(*, interrupted: str | None = None) -> Iterator[None]:
 
 
 def arguments() -> list[str]:
-    """This command's arguments. Ends the process with 2 if one holds a secret, before anything repeats it."""
+    """This command's arguments. Ends the process with 2 if one holds a secret, before anything repeats it.
+
+    From now on what standard output cannot encode, of a file's name say, is written as \\xNN, as on stderr.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     name = "an argument"
     with exit_codes():
         for argument in sys.argv[1:]:

@@ -24,13 +24,11 @@ from pipelines.packing.dataset import RunTasks, pack_to
 from pipelines.packing.destination import check_destination
 from pipelines.packing.options import PackOptions
 from pipelines.shards.manifest import MANIFEST, Manifest
+from pipelines.shards.splits import why_few
 from pipelines.storage.apart import require_apart
 from pipelines.storage.folder import Folder
 
 MAX_SKIPPED_SHOWN = 20
-
-FEW_VALIDATION_IMAGES = 20
-"""With fewer, one image is more than 5 % of the accuracy."""
 
 
 def pack(options: PackOptions) -> Manifest:
@@ -82,12 +80,8 @@ def _report(manifest: Manifest, options: PackOptions) -> None:
     sizes = ", ".join(f"{split.images:,} {name}" for name, split in manifest.splits.items())
     console.print(f"packed {manifest.source}: {sizes} images of {len(manifest.classes)} classes", markup=False)
     mean_rgb = ", ".join(f"{value:.1f}" for value in manifest.mean_rgb)
-    if (images := manifest.splits["val"].images) < FEW_VALIDATION_IMAGES:
-        console.print(
-            f"  warning: of {images} validation images each is {1 / images:.0%} of the accuracy: a difference "
-            "of a few says nothing; add images, or raise --val-share",
-            markup=False,
-        )
+    if few := why_few(manifest.splits["val"].images):
+        console.print(f"  warning: {few}", markup=False)
     console.print(f"  in {options.out}, mean RGB {mean_rgb}", markup=False)
     if manifest.segments is not None:
         kept = ", ".join(f"{count:,} {reason}" for reason, count in sorted(manifest.segments.kept.items()))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from hypothesis import settings
 
 from cluster.access import VARIABLES, use_in_this_process
 from cluster.local import LocalCluster
@@ -24,6 +25,9 @@ needs_namespaces = pytest.mark.skipif(
     reason="network namespaces need root and iproute2",
 )
 
+
+settings.register_profile("untimed", deadline=None)  # a busy machine pauses any example
+settings.load_profile("untimed")
 
 LONGEST = ("test_tracking.py", "test_train.py", "test_evaluate.py", "test_token.py")
 
@@ -113,8 +117,8 @@ def classifier(boxed, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def box_workers():
-    """Processes for trainings of box nets on several workers."""
+def workers():
+    """Processes for trainings on several workers, which all tests share: they import for seconds."""
     from tests.processes import Workers
 
     with Workers() as started:

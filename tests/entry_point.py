@@ -9,11 +9,11 @@ from pathlib import Path
 from cluster.nodes import Node
 from tests.conftest import ROOT
 
-STEPS = 24
-FLAGS = [f"--train.steps={STEPS}", "--train.checkpoint-steps=5", "--layout.workers=2"]
+STEPS, CHECKPOINT_STEPS = 24, 5
+FLAGS = [f"--train.steps={STEPS}", f"--train.checkpoint-steps={CHECKPOINT_STEPS}", "--layout.workers=2"]
 
 
-def command(data: Path, out: Path, *flags: str) -> list[str]:
+def command(data: Path, out: Path | str, *flags: str) -> list[str]:
     """The digits recipe, short, on two workers."""
     return [sys.executable, "-m", "vgg.train", "digits", f"--data={data}", f"--out={out}", *FLAGS, *flags]
 

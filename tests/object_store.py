@@ -26,12 +26,13 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
 class ObjectStore:
     """SeaweedFS with a bucket called `bucket`; a context manager. Clients need KEYS in their environment."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, volumes: int = 20) -> None:
+        """`volumes`: of 64 MB each that it may fill; what is deleted counts until it tidies up."""
         self._folder = folder
         identity = {"credentials": [{"accessKey": "key", "secretKey": "secret"}], "actions": ["Admin"]}
         (folder / "s3.json").write_text(json.dumps({"identities": [{"name": "test", **identity}]}))
         master, volume, filer, self.port = (low_port() for _ in range(4))
-        options = ["-dir", folder, "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-volume.max", 20]
+        options = ["-dir", folder, "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-volume.max", volumes]
         options += ["-master.port", master, "-volume.port", volume, "-filer.port", filer]
         options += [
             "-master.volumeSizeLimitMB",

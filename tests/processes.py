@@ -33,11 +33,10 @@ Around = Callable[[int], AbstractContextManager[None]]
 
 @contextmanager
 def with_processor(*has: str) -> Iterator[None]:
-    """This process takes its CPU for one with these instructions, of avx512_bf16 and amx_tile."""
+    """This process takes its CPU for one with these instructions alone, as torch.cpu.get_capabilities names
+    them."""
     with pytest.MonkeyPatch.context() as patch:
-        for instructions in ("avx512_bf16", "amx_tile"):
-            found = instructions in has
-            patch.setattr(torch.cpu, f"_is_{instructions}_supported", lambda found=found: found)
+        patch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(has, True))
         yield
 
 
@@ -65,10 +64,10 @@ def job(data: Path | str, out: Path | str, recipe: Recipe | None = None, seed: i
 
 
 class Workers:
-    """Up to three processes, started once; a context manager."""
+    """Up to four processes, each started when it is needed; a context manager."""
 
     def __init__(self) -> None:
-        self._pool = ProcessPoolExecutor(3, mp_context=get_context("spawn"))
+        self._pool = ProcessPoolExecutor(4, mp_context=get_context("spawn"))
 
     def __enter__(self) -> "Workers":
         return self

@@ -31,7 +31,7 @@ def montage(shards: Shards, manifest: Manifest, columns: int, rows: int, tile: i
         left, top = MARGIN + position % columns * width, MARGIN + position // columns * height
         sheet.paste(ImageOps.pad(_decoded(shards, int(image)), (tile, tile), color=GREY), (left, top))
         label = int(shards.labels_N[image])
-        caption = "" if label == UNLABELLED else manifest.class_names[label].split(",")[0]
+        caption = "" if label == UNLABELLED else " ".join(manifest.class_names[label].split(",")[0].split())
         while len(caption) > 1 and pen.textlength(caption, font) > tile:
             caption = caption[:-2].rstrip() + "…"
         pen.text((left, top + tile), caption, fill="black", font=font)

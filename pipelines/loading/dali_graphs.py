@@ -53,18 +53,22 @@ def crop_graph(feed: Callable[[], Any], side: int, placement: Placement) -> Any:
 
 
 @pipeline_def
-def whole_image_graph(feed: Iterator[Any], placement: Placement) -> Any:
-    """Whole images, rescaled if that is done on the GPU. `feed` yields files; on a GPU also sizes."""
-    outputs = 1 if placement == "cpu" else 2
-    file, *size = fn.external_source(feed, num_outputs=outputs, batch=True, no_copy=True)
-    decoded = fn.decoders.image(
+def whole_image_graph(feed: Iterator[Any], placement: Placement, parts: bool = False) -> Any:
+    """Whole images, or a part of each, rescaled if that is done on the GPU.
+
+    `feed` yields files; with `parts` also their corners and shapes; on a GPU also the sizes to rescale to.
+    """
+    outputs = 1 + 2 * parts + (placement != "cpu")
+    file, *rest = fn.external_source(feed, num_outputs=outputs, batch=True, no_copy=True)
+    image: Any = fn.decoders.image(
         file,
         device="mixed" if placement == "gpu" else "cpu",
         output_type=types.DALIImageType.RGB,
         adjust_orientation=False,
     )
+    if parts:
+        corner, shape, *rest = rest
+        image = fn.slice(image, corner, shape, normalized_anchor=False, normalized_shape=False, axis_names="HW")
     if placement == "cpu":
-        return decoded
-    return fn.resize(
-        decoded.gpu(), size=size[0], interp_type=types.DALIInterpType.INTERP_LINEAR, antialias=True
-    )
+        return image
+    return fn.resize(image.gpu(), size=rest[0], interp_type=types.DALIInterpType.INTERP_LINEAR, antialias=True)

@@ -1,13 +1,16 @@
-"""Whole images, rescaled but not cropped, in batches of one shape: nothing is padded.
+"""Whole images, or the part of each within a box, rescaled in batches of one shape: nothing is padded.
+
+A part is cut out before it is rescaled, as an image of its own: no pixel beyond it has a share in its edge.
 
 Pixels are rescaled as by `pipelines.loading.dali`: a triangle filter, antialiased, rounded to 8 bits. DALI
 decodes, and on a GPU it rescales as well; on the CPU `pipelines.loading.resample` does.
 
-Shapes: N images, B images of a batch, H and W their sides in pixels, C = 3 (RGB, 0 to 255).
+Shapes: N images, B images of a batch, H and W their sides in pixels, C = 3 (RGB, 0 to 255); 4: top, left,
+height, width of a part in pixels.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -45,18 +48,24 @@ def whole_images(
     device: torch.device,
     threads: int,
     placement: Placement = "cpu",
+    parts_N4: np.ndarray | None = None,
 ) -> Iterator[WholeBatch]:
     """Each of these images once, its shorter side rescaled to `scale`, in batches of one shape.
 
-    A batch has at most `pixels` pixels, and at least one image. Images come ordered by shape. UserError if one
-    cannot be decoded.
+    A batch has at most `pixels` pixels, and at least one image. Images come ordered by shape. `parts_N4`: of
+    each image of the split, the part to take for the image. UserError if one cannot be decoded.
     """
-    images_N, shape_N2 = _ordered_by_shape(shards, np.asarray(images_N, np.int64), scale)
-    groups = [slice(first, first + DECODE_BATCH) for first in range(0, len(images_N), DECODE_BATCH)]
-    inputs = _inputs(shards, [(images_N[group], shape_N2[group]) for group in groups], placement)
+    taken_N = np.asarray(images_N, np.int64)
+    part_N4 = None if parts_N4 is None else parts_N4[taken_N]
+    sizes_N2 = np.stack([shards.heights_N, shards.widths_N], 1)[taken_N] if part_N4 is None else part_N4[:, 2:]
+    order_N, shape_N2 = _ordered_by_shape(taken_N, sizes_N2, scale)
+    taken_N, part_N4 = taken_N[order_N], None if part_N4 is None else part_N4[order_N]
+    groups = [slice(first, first + DECODE_BATCH) for first in range(0, len(taken_N), DECODE_BATCH)]
+    inputs = _inputs(shards, taken_N, shape_N2, part_N4, groups, placement)
     pipe = whole_image_graph(
         inputs,
         placement,
+        part_N4 is not None,
         batch_size=DECODE_BATCH,
         num_threads=threads,
         device_id=(device.index or 0) if placement != "cpu" else None,
@@ -69,29 +78,37 @@ def whole_images(
             try:
                 (decoded,) = pipe.run()
             except RuntimeError as error:
-                keys = ", ".join(shards.key(int(i)) for i in images_N[group][:3])
+                keys = ", ".join(shards.key(int(i)) for i in taken_N[group][:3])
                 raise UserError(f"an image of the batch of {keys}, … cannot be decoded: {error}") from error
             images = _images(decoded, shape_N2[group], placement, pool)
             for rows in _rows_of_one_shape(shape_N2[group], pixels):
-                yield WholeBatch(_stacked(images[rows], device, copies), images_N[group][rows])
+                yield WholeBatch(_stacked(images[rows], device, copies), taken_N[group][rows])
 
 
-def _ordered_by_shape(shards: Shards, images_N: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """The images, and their heights and widths once rescaled, int64 [N, 2]."""
-    scale_N = np.full(len(images_N), scale)
-    height_N, width_N = rescaled(shards.heights_N[images_N], shards.widths_N[images_N], scale_N)
+def _ordered_by_shape(images_N: np.ndarray, sizes_N2: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """The order of images of these heights and widths, and both once rescaled, int64 [N, 2], in this order."""
+    height_N, width_N = rescaled(sizes_N2[:, 0], sizes_N2[:, 1], np.full(len(images_N), scale))
     order_N = np.lexsort((images_N, width_N, height_N))
-    return images_N[order_N], np.stack([height_N, width_N], 1)[order_N]
+    return order_N, np.stack([height_N, width_N], 1)[order_N]
 
 
 def _inputs(
-    shards: Shards, groups: list[tuple[np.ndarray, np.ndarray]], placement: Placement
+    shards: Shards,
+    images_N: np.ndarray,
+    shape_N2: np.ndarray,
+    part_N4: np.ndarray | None,
+    groups: Sequence[slice],
+    placement: Placement,
 ) -> Iterator[tuple[list[np.ndarray], ...]]:
-    """DALI's inputs for each group of (images, shapes)."""
-    kept_alive: deque[Any] = deque(maxlen=INPUTS_KEPT)
-    for images_B, shape_B2 in groups:
-        files = [shards.encoded(int(i)) for i in images_B]
-        kept_alive.append((files,) if placement == "cpu" else (files, list(shape_B2.astype(np.float32))))
+    """DALI's inputs for each group."""
+    kept_alive: deque[tuple[list[np.ndarray], ...]] = deque(maxlen=INPUTS_KEPT)
+    for group in groups:
+        inputs = [[shards.encoded(int(i)) for i in images_N[group]]]
+        if part_N4 is not None:
+            inputs += [list(corners_B2.astype(np.float32)) for corners_B2 in np.split(part_N4[group], 2, 1)]
+        if placement != "cpu":
+            inputs.append(list(shape_N2[group].astype(np.float32)))
+        kept_alive.append(tuple(inputs))
         yield kept_alive[-1]
 
 

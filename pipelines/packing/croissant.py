@@ -6,6 +6,7 @@ https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html
 import json
 from typing import Any
 
+from pipelines.packing.plan import stem_of
 from pipelines.shards.manifest import Manifest
 from pipelines.sources.licences import licence_of
 
@@ -33,6 +34,7 @@ CONTEXT: dict[str, Any] = {
     "fileSet": "cr:fileSet",
     "format": "cr:format",
     "includes": "cr:includes",
+    "isArray": "cr:isArray",
     "isLiveDataset": "cr:isLiveDataset",
     "jsonPath": "cr:jsonPath",
     "key": "cr:key",
@@ -60,6 +62,27 @@ FIELDS = (
     ("width", "sc:Integer", "Of the image, in pixels."),
 )
 
+SEVERAL_FIELDS = (
+    ("labels", "sc:Integer", "Indices into the classes: those of the image."),
+    (
+        "difficult",
+        "sc:Integer",
+        "Indices into the classes: those that count neither for nor against the image.",
+    ),
+)
+"""Lists, where an image may be of several classes."""
+
+BOX_FIELDS = (
+    ("xmin", "sc:Float", "Left edge, in pixels of the image that it was noted for."),
+    ("ymin", "sc:Float", "Upper edge."),
+    ("xmax", "sc:Float", "Right edge."),
+    ("ymax", "sc:Float", "Lower edge."),
+    ("label", "sc:Text", "Identifier of the object's class; empty for the image's own."),
+    ("height", "sc:Integer", "Of the image that it was noted for, in pixels; 0 for that of the image itself."),
+    ("width", "sc:Integer", "Likewise."),
+)
+"""Of each of an image's boxes."""
+
 
 def croissant(manifest: Manifest) -> str:
     """JSON-LD that describes shards, columns and classes; every file with its digest."""
@@ -74,7 +97,7 @@ def croissant(manifest: Manifest) -> str:
         "version": manifest.format,
         **({"license": terms[1]} if terms else {}),
         "distribution": _distribution(manifest),
-        "recordSet": [_classes(manifest), *(_images(name) for name in manifest.splits)],
+        "recordSet": [_classes(manifest), *(_images(manifest, name) for name in manifest.splits)],
     }
     return json.dumps(description, indent=1, ensure_ascii=False) + "\n"
 
@@ -100,7 +123,7 @@ def _distribution(manifest: Manifest) -> list[dict[str, Any]]:
             "name": f"{name}-shards",
             "containedIn": [{"@id": shard.file} for shard in split.shards],
             "encodingFormat": ARROW,
-            "includes": f"{name}-*.arrow",
+            "includes": f"{stem_of(name)}-*.arrow",
         }
         for name, split in manifest.splits.items()
     ]
@@ -126,23 +149,45 @@ def _classes(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _images(split: str) -> dict[str, Any]:
-    fields = [
-        {
-            "@type": "cr:Field",
-            "@id": f"{split}/{name}",
-            "name": name,
-            "description": text,
-            "dataType": kind,
-            "source": {"fileSet": {"@id": f"{split}-shards"}, "extract": {"column": name}},
-            **({"references": {"field": {"@id": "classes/label"}}} if name == "label" else {}),
-        }
-        for name, kind, text in FIELDS
-    ]
+def _images(manifest: Manifest, split: str) -> dict[str, Any]:
+    lists = SEVERAL_FIELDS if manifest.several_labels else ()
     return {
         "@type": "cr:RecordSet",
         "@id": split,
         "name": split,
         "key": {"@id": f"{split}/key"},
-        "field": fields,
+        "field": [
+            *(_field(split, *field) for field in FIELDS),
+            *({**_field(split, *field), "isArray": True} for field in lists),
+            _boxes(split),
+        ],
+    }
+
+
+def _field(split: str, name: str, kind: str, text: str) -> dict[str, Any]:
+    of_classes = name in ("label", *(field[0] for field in SEVERAL_FIELDS))
+    return {
+        "@type": "cr:Field",
+        "@id": f"{split}/{name}",
+        "name": name,
+        "description": text,
+        "dataType": kind,
+        "source": {"fileSet": {"@id": f"{split}-shards"}, "extract": {"column": name}},
+        **({"references": {"field": {"@id": "classes/label"}}} if of_classes else {}),
+    }
+
+
+def _boxes(split: str) -> dict[str, Any]:
+    parts = []
+    for name, kind, text in BOX_FIELDS:
+        part = _field(split, "boxes", kind, text) | {"@id": f"{split}/boxes/{name}", "name": name}
+        part["source"]["transform"] = {"jsonPath": name}
+        parts.append(part)
+    return {
+        "@type": "cr:Field",
+        "@id": f"{split}/boxes",
+        "name": "boxes",
+        "description": "Bounding boxes of the image, as they were noted.",
+        "isArray": True,
+        "subField": parts,
     }

@@ -13,10 +13,12 @@ from pipelines.packing.croissant import CROISSANT, croissant
 from pipelines.packing.destination import UnpackableSource, replacing_folder
 from pipelines.packing.options import PackOptions
 from pipelines.packing.packed_shard import PackedShard
-from pipelines.packing.plan import finished_shards, plan_shards
+from pipelines.packing.plan import finished_shards, plan_shards, stem_of
 from pipelines.packing.shard import NOTES, ShardTask, pack_shard
 from pipelines.shards.manifest import MANIFEST, BoxStatistics, Manifest, Segments, ShardInfo, Split
 from pipelines.shards.schema import UNLABELLED, written_format
+from pipelines.shards.splits import HOLDOUT
+from pipelines.sources.held_out import share_text, with_holdout
 from pipelines.sources.recognise import open_source
 from pipelines.sources.source import NO_CLASS, Source
 from pipelines.storage.folder import Folder
@@ -46,12 +48,26 @@ def pack_to(out: Folder, options: PackOptions, spool: Path | None, run: RunTasks
             raise UserError(f"{options.source} has no images for the split {split}{held_out}")
     if source.split_note:
         print(source.split_note, flush=True)
+    source = _with_holdout(source, options.holdout_share)
     if out.local is None:
         manifest = _write(source, out, options, run)
         out.delete(NOTES)
         return manifest
     with replacing_folder(out.local) as partial:
         return _write(source, partial, options, run)
+
+
+def _with_holdout(source: Source, share: float) -> Source:
+    """As `pipelines.sources.held_out.with_holdout`, told to the user."""
+    divided = with_holdout(source, share)
+    if share:
+        apart = [file.label for file in divided.files if file.split == HOLDOUT]
+        print(
+            f"kept apart from {source.counts['train']:,} training images as the split holdout: {len(apart):,}, "
+            f"{share_text(apart, source.classes, share)} (--holdout-share)",
+            flush=True,
+        )
+    return divided
 
 
 def _write(source: Source, folder: Folder, options: PackOptions, run: RunTasks) -> Manifest:
@@ -88,19 +104,19 @@ def _pack_shards(
         ) from error
     by_split: dict[str, list[PackedShard]] = {split: [] for split in sorted(source.counts)}
     for name in shards:
-        by_split[name.rpartition("-")[0]].append(packed[name])
+        by_split[shards[name][0].split].append(packed[name])
     return by_split
 
 
 def _write_index(folder: Folder, split: str, packed: list[PackedShard]) -> ShardInfo:
     rows_N3 = np.frombuffer(b"".join(shard.index for shard in packed), np.int32).reshape(-1, 3)
-    return write_index(folder, f"{split}.index.arrow", rows_N3)
+    return write_index(folder, f"{stem_of(split)}.index.arrow", rows_N3)
 
 
 def _manifest(
     source: Source, packed: dict[str, list[PackedShard]], indices: dict[str, ShardInfo], in_segments: bool
 ) -> Manifest:
-    """The manifest of all shards. UnpackableSource if a class or the validation split has no readable image."""
+    """The manifest of all shards. UnpackableSource if a class, val or holdout has no readable image."""
     skipped = source.skipped + [file for shards in packed.values() for s in shards for file in s.skipped]
     training: Counter[str] = Counter()
     pixels, sum_C, products_CC = 0, np.zeros(3), np.zeros((3, 3))
@@ -115,9 +131,10 @@ def _manifest(
         split: Split(tuple(shard.info for shard in shards if shard.info), indices[split])
         for split, shards in packed.items()
     }
-    if not splits["val"].images:
-        first = next(file for file in skipped if file.split == "val")
-        raise UnpackableSource(f"no image of split val can be read; {first.key}: {first.reason}")
+    for split in ("val", HOLDOUT):
+        if split in splits and not splits[split].images:
+            first = next(file for file in skipped if file.split == split)
+            raise UnpackableSource(f"no image of split {split} can be read; {first.key}: {first.reason}")
     mean_C = sum_C / pixels
     covariance_CC = products_CC / pixels - np.outer(mean_C, mean_C)
     return Manifest(

@@ -9,6 +9,7 @@ from numba import njit
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipelines.packing.encode import encode
+from pipelines.packing.rgb import to_rgb
 
 MAX_PIXELS = 200_000_000
 """Larger images are skipped: decoded they would take more than 0.6 GB."""
@@ -78,7 +79,7 @@ def decode(data: bytes) -> Decoded | str:
                 image.format == "PNG" and image.mode in ("RGB", "L") and "icc_profile" not in image.info
             )
             upright = ImageOps.exif_transpose(image) if rotated else image
-            pixels_HWC = np.asarray(_to_rgb(upright))
+            pixels_HWC = np.asarray(to_rgb(upright))
             if rotated or not keep:
                 data = encode(pixels_HWC, photograph=photograph)
     except UnidentifiedImageError:  # its message holds a memory address
@@ -117,10 +118,3 @@ def _has_valid_header(jpeg: bytes) -> bool:
             return True
         offset += 2 + int.from_bytes(jpeg[offset + 2 : offset + 4], "big")
     return False
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image).astype(np.float64)  # 16 bits per channel, which PIL would clip to 8
-        return Image.fromarray(np.clip(values / 257, 0, 255).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")

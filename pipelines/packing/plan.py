@@ -1,6 +1,7 @@
 """Which files go into which shard, and which shards an interrupted packing has finished."""
 
 import hashlib
+import re
 import sys
 from itertools import groupby
 
@@ -17,6 +18,12 @@ PLAN = f"{NOTES}/plan"
 LOCK = "lock"
 
 
+def stem_of(split: str) -> str:
+    """What the names of a split's files begin with: its own name, as far as a manifest takes it."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]|^[.-]", "_", split)[:100]
+    return plain if plain == split else f"{plain}-{hashlib.sha256(split.encode()).hexdigest()[:8]}"
+
+
 def plan_shards(source: Source, shard_bytes: int) -> dict[str, list[SourceFile]]:
     """Name -> files of each shard, in order: consecutive files of one split, until they reach `shard_bytes`."""
     shards = {}
@@ -27,10 +34,10 @@ def plan_shards(source: Source, shard_bytes: int) -> dict[str, list[SourceFile]]
             files.append(file)
             size += file.content.size
             if size >= shard_bytes:
-                shards[f"{split}-{number:05d}"] = files
+                shards[f"{stem_of(split)}-{number:05d}"] = files
                 files, size, number = [], 0, number + 1
         if files:
-            shards[f"{split}-{number:05d}"] = files
+            shards[f"{stem_of(split)}-{number:05d}"] = files
     return shards
 
 

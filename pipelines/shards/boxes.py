@@ -131,7 +131,7 @@ class OwnBoxes:
     def of_column(
         cls, column: pa.ChunkedArray, labels_N: np.ndarray, sizes_N2: np.ndarray, classes: Sequence[str]
     ) -> "OwnBoxes":
-        """Those of a shard's column `boxes`, whose images have these labels and sizes."""
+        """Those of a shard's column `boxes`, whose images have these labels, below 0 for none, and sizes."""
         lists = column.combine_chunks()
         images_M = np.asarray(pc.list_parent_indices(lists), np.int64)
         flat = lists.flatten()
@@ -142,8 +142,9 @@ class OwnBoxes:
             fields = {field.name: flat.field(field.name) for field in flat.type}
             edges_M4 = np.stack([np.asarray(fields[edge], np.float64) for edge in Box._fields[:4]], 1)
             noted_M2 = np.stack([np.asarray(fields[side], np.int64) for side in ("height", "width")], 1)
-            own = pa.array(classes, pa.string()).take(pa.array(labels_N[images_M]))
-            same = pc.or_(pc.equal(fields["label"], own), pc.equal(fields["label"], ""))
+            labels_M = labels_N[images_M]
+            own = pa.array(classes, pa.string()).take(pa.array(labels_M, mask=labels_M < 0))
+            same = pc.or_kleene(pc.equal(fields["label"], own), pc.equal(fields["label"], ""))
             own_M = np.asarray(same.fill_null(False).to_numpy(zero_copy_only=False), bool)
         boxes_M4 = fractions(edges_M4, noted_M2, sizes_N2[images_M])
         return cls.counted(images_M, boxes_M4, own_M, len(labels_N))

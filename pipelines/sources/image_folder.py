@@ -1,16 +1,15 @@
 """Folders of images: SPLIT/CLASS/image, or CLASS/image of which a share of each class is held out."""
 
-import hashlib
-import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from cli.errors import UserError
 from pipelines.shards.manifest import SkippedFile
 from pipelines.sources.boxes import FOLDERS, Boxes
+from pipelines.sources.files_below import files_below
+from pipelines.sources.held_out import held_out, share_text
 from pipelines.sources.selection import select_classes
-from pipelines.sources.source import IMAGE_SUFFIXES, FileSlice, Source, SourceFile
+from pipelines.sources.source import FileSlice, Source, SourceFile, utf8_name
 
 
 def split_folders_source(path: Path, folders: list[Path], classes: Sequence[str]) -> Source:
@@ -18,7 +17,7 @@ def split_folders_source(path: Path, folders: list[Path], classes: Sequence[str]
 
     UserError if a split is missing or has a class that train does not have.
     """
-    splits = {folder.name: folder for folder in folders}
+    splits = {utf8_name(folder.name): folder for folder in folders}
     if "train" not in splits:
         raise UserError(f"{path} has split folders {', '.join(splits)} but no train")
     if "val" not in splits:
@@ -38,9 +37,7 @@ def split_folders_source(path: Path, folders: list[Path], classes: Sequence[str]
             for file in found.get(label, []):
                 key = str(file.relative_to(path))
                 if file.is_file():
-                    files.append(
-                        SourceFile(name, key, label, FileSlice.whole(file), boxes.for_image(file.stem))
-                    )
+                    files.append(_source_file(name, key, label, file, boxes))
                 else:
                     skipped.append(_not_a_file(name, key))
     return Source(f"image folder {path.name}", selected, {}, files, skipped + boxes.skipped)
@@ -62,9 +59,7 @@ def class_folders_source(path: Path, folders: list[Path], classes: Sequence[str]
         validation = held_out(list(there), val_share)
         for key, file in there.items():
             split = "val" if key in validation else "train"
-            by_split[split].append(
-                SourceFile(split, key, label, FileSlice.whole(file), boxes.for_image(file.stem))
-            )
+            by_split[split].append(_source_file(split, key, label, file, boxes))
     note = _held_out_note(by_split, selected, val_share)
     files_in_order = by_split["train"] + by_split["val"]
     return Source(
@@ -72,26 +67,18 @@ def class_folders_source(path: Path, folders: list[Path], classes: Sequence[str]
     )
 
 
-def held_out(keys: Sequence[str], share: float) -> set[str]:
-    """The files of one class that are held out for validation: of its images so many as `share` says, rounded,
-    at least one and at most all but one; none of a single one.
-
-    Those whose names have the smallest hashes, so that the choice does not depend on order or other classes.
-    """
-    images = [key for key in keys if key.lower().endswith(IMAGE_SUFFIXES)] or list(keys)
-    count = min(max(round(share * len(images)), 1), len(images) - 1)
-    by_hash = sorted(images, key=lambda key: hashlib.sha256(os.fsencode(key)).digest())
-    return set(by_hash[: max(count, 0)])
+def _source_file(split: str, key: str, label: str, file: Path, boxes: Boxes) -> SourceFile:
+    """`key`: the file's path in the source, by whose folders its annotation is found."""
+    return SourceFile(
+        split, key, label, FileSlice.whole(file), boxes.for_image(file.stem, Path(key).parent.parts)
+    )
 
 
 def _held_out_note(by_split: dict[str, list[SourceFile]], classes: list[str], share: float) -> str:
-    counts = {split: Counter(file.label for file in files) for split, files in by_split.items()}
-    fewest, most = (choose(counts["val"][label] for label in classes) for choose in (min, max))
-    each = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     total = sum(map(len, by_split.values()))
     return (
-        f"held out for validation: {len(by_split['val']):,} of {total:,} files, {share:.0%} of each class "
-        f"({each} a class), chosen by their names (--val-share)"
+        f"held out for validation: {len(by_split['val']):,} of {total:,} files, "
+        f"{share_text([file.label for file in by_split['val']], classes, share)} (--val-share)"
     )
 
 
@@ -99,7 +86,7 @@ def _class_folders(folder: Path) -> dict[str, list[Path]]:
     """Class -> its files, sorted. UserError naming a class without any."""
     found = {}
     for sub in sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != "." and p.name not in FOLDERS):
-        files = sorted(f for f in sub.rglob("*") if not f.is_dir() and not f.name.startswith("."))
+        files = files_below(sub)
         if not files:
             raise UserError(f"class folder {sub} is empty: put images there or remove it")
         found[sub.name] = files

@@ -17,12 +17,13 @@ from pipelines.sources.image_folder import class_folders_source, split_folders_s
 from pipelines.sources.source import IMAGE_SUFFIXES, Source
 from pipelines.sources.tiny_imagenet import ARCHIVES, tiny_imagenet_archive, tiny_imagenet_folder
 from pipelines.sources.voc import voc_source, year_of
+from pipelines.sources.voc_actions import actions_source, year_of_actions
 
 
 def open_source(
     name: str, *, classes: Sequence[str] = (), val_share: float = 0.1, spool: Path | None = None
 ) -> Source:
-    """Open `digits`, an archive of Tiny ImageNet, or a folder of one of the five known layouts.
+    """Open `digits`, an archive of Tiny ImageNet, or a folder of one of the six known layouts.
 
     `classes`: identifiers of the classes to pack, or one number N for the first N; empty for all. `val_share`:
     share of each class's images held out if the source has no splits. `spool`: file that a compressed archive
@@ -52,13 +53,17 @@ def _recognise(name: str, classes: Sequence[str], val_share: float, spool: Path)
         if not name.endswith(ARCHIVES):
             raise UserError(f"{path}: of single files only archives of Tiny ImageNet (.tar.xz) are read")
         return tiny_imagenet_archive(path, classes, spool)
+    if (year := year_of_actions(path)) is not None:
+        return actions_source(year, classes)
     if (year := year_of(path)) is not None:
         return voc_source(year, classes)
     layouts = _layouts(path, classes, val_share)
     if not layouts:
+        loose = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
+        seen = f"; {loose:,} images lie in it without a folder of their class" if loose else ""
         raise UserError(
             f"{path} has no layout that is known: expected train/CLASS/image and val/CLASS/image, "
-            "CLASS/image, Tiny ImageNet, ILSVRC-2012 or PASCAL VOC as distributed"
+            f"CLASS/image, Tiny ImageNet, ILSVRC-2012 or PASCAL VOC as distributed{seen}"
         )
     if len(layouts) > 1:
         raise UserError(f"{path} has two layouts at once, {' and '.join(layouts)}: separate them")
@@ -77,7 +82,7 @@ def _layouts(path: Path, classes: Sequence[str], val_share: float) -> dict[str, 
         with_folders = [p for p in folders if p.name == "train" and any(map(_has_images, p.iterdir()))]
         with_files = [p for p in folders if _has_images(p)]
     else:
-        with_folders = [p for p in folders if any(c.is_dir() for c in p.iterdir())]
+        with_folders = [p for p in folders if any(c.is_dir() and c.name[0] != "." for c in p.iterdir())]
         with_files = [p for p in folders if any(c.is_file() and c.name[0] != "." for c in p.iterdir())]
     if with_folders:
         layouts[f"split folders of class folders ({with_folders[0].name}/…)"] = lambda: split_folders_source(

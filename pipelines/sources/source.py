@@ -127,6 +127,7 @@ class Source:
                 files.append(replace(file, key=key, label=label))
         return replace(
             self,
+            name=utf8_name(self.name),
             classes=[utf8_name(name) for name in self.classes],
             class_names={utf8_name(key): utf8_name(name) for key, name in self.class_names.items()},
             files=files,

@@ -36,11 +36,12 @@ class Folder:
         UserError if it is neither.
         """
         refuse_secret(uri, flag or "a folder's URI")
+        _require_path(uri, flag)
         self.uri = uri.rstrip("/")
         self.flag, self._patience = flag, FIRST_CONTACT
         self._store = f"{flag} {uri}".strip()
         try:
-            self.fs, self.path = self._patiently(lambda: _file_system(uri), "cannot be opened")
+            self.fs, self.path = self._patiently(lambda: _file_system(uri), "cannot be opened", asks=False)
         except ValueError as error:  # pyarrow's own derive from it
             if isinstance(error, UserError):
                 raise
@@ -208,14 +209,26 @@ class Folder:
                 lambda: self.fs.delete_dir(path), f"cannot be deleted ({name})", may_be_missing=True
             )
 
-    def _patiently(self, call: Callable[[], Value], what: str, *, may_be_missing: bool = False) -> Value:
+    def _patiently(
+        self, call: Callable[[], Value], what: str, *, may_be_missing: bool = False, asks: bool = True
+    ) -> Value:
         try:
-            return patiently(call, self._patience, self._store)
+            return patiently(call, self._patience, self._store, asks=asks)
         except OSError as error:
             if may_be_missing and isinstance(error, FileNotFoundError):
                 raise
             tried = f" for {self._patience.seconds:g} s" if may_pass(error) else ""
             raise self._patience.raises(f"{self.described} {what}{tried}: {reason(error)}") from error
+
+
+def _require_path(uri: str, flag: str) -> None:
+    """UserError where a local path is none that is meant, or that pyarrow takes."""
+    if "://" not in uri and "~" in Path(uri).parts:
+        raise UserError(f"{flag} {uri}: no shell has put your home folder in place of ~: write it out".strip())
+    try:
+        uri.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{flag} {uri} has a name that is no UTF-8: choose another folder".strip()) from error
 
 
 def _file_system(uri: str) -> tuple[fs.FileSystem, str]:

@@ -58,6 +58,9 @@ FIRST_CONTACT = Patience(20.0, UserError, knows_host=False)
 UNDERWAY = Patience(600.0, StoreUnavailable)
 """While a job runs: nobody waits at the terminal, and what was computed would be lost."""
 
+FORGOTTEN_SECONDS = 120.0
+"""An outage that no call has met for so long is over."""
+
 
 def may_pass(error: BaseException) -> bool:
     """Whether the same call may succeed later: the store is away, overloaded or starting."""
@@ -82,25 +85,33 @@ def reason(error: OSError) -> str:
     return code[1] if said in ("", "No response body") else f"{code[1]}: {said}"
 
 
-def patiently(call: Callable[[], Value], patience: Patience, store: str, stopped: Event | None = None) -> Value:
+def patiently(
+    call: Callable[[], Value],
+    patience: Patience,
+    store: str,
+    stopped: Event | None = None,
+    *,
+    asks: bool = True,
+) -> Value:
     """What `call` returns, called again for as long as its errors may pass, `patience` lasts and nothing
     `stopped` it. Its last error is raised as it is.
 
-    `store`: how messages name it. That it is waited for is said once on stderr, and once that it is back.
+    `store`: how messages name it. That it is waited for is said once on stderr, and once that it is back. What
+    other calls of this process have waited for it counts: one that stayed away is asked once more by each.
+    `asks`: whether what `call` returns is the store's answer, or may be made without it.
     """
 
     def passes(error: BaseException) -> bool:
         return may_pass(error) and (patience.knows_host or not _UNKNOWN_HOST.search(str(error)))
 
-    def give_up(state: RetryCallState) -> bool:
-        assert state.seconds_since_start is not None
-        return state.seconds_since_start >= patience.seconds or (stopped is not None and stopped.is_set())
+    def give_up(_: RetryCallState) -> bool:
+        return _outages.lasted(store) >= patience.seconds or (stopped is not None and stopped.is_set())
 
     def tell(state: RetryCallState) -> None:
         assert state.outcome is not None
         error = state.outcome.exception()
         assert isinstance(error, OSError)
-        _outages.begin(store, reason(error), patience.seconds)
+        _outages.tell(store, reason(error), patience.seconds)
 
     retrying = Retrying(
         retry=retry_if_exception(passes),
@@ -110,37 +121,64 @@ def patiently(call: Callable[[], Value], patience: Patience, store: str, stopped
         sleep=time.sleep if stopped is None else sleep_using_event(stopped),
         reraise=True,
     )
+    _outages.forget_an_old_one(store)
     try:
         value = retrying(call)
     except OSError as error:
         if not may_pass(error):  # it answered; an outage that outlasts this call may be another's to wait for
             _outages.end(store)
         raise
-    _outages.end(store)
+    if asks:
+        _outages.end(store)
     return value
 
 
+@dataclass
+class _Outage:
+    since: float
+    last: float
+    """When a call failed."""
+    is_told: bool = False
+
+
 class _Outages:
-    """The stores that this process waits for: of several threads, one says so."""
+    """The stores that are away, as far as this process knows: its threads wait for one together."""
 
     def __init__(self) -> None:
-        self._since: dict[str, float] = {}
+        self._of: dict[str, _Outage] = {}
         self._lock = Lock()
 
-    def begin(self, store: str, why: str, seconds: float) -> None:
+    def lasted(self, store: str) -> float:
+        """A call has failed: seconds since the first that did."""
+        now = time.monotonic()
         with self._lock:
-            if store in self._since:
+            outage = self._of.setdefault(store, _Outage(now, now))
+            outage.last = now
+            return now - outage.since
+
+    def forget_an_old_one(self, store: str) -> None:
+        """Nobody has asked for long: it may have been back meanwhile."""
+        with self._lock:
+            if store in self._of and time.monotonic() - self._of[store].last > FORGOTTEN_SECONDS:
+                del self._of[store]
+
+    def tell(self, store: str, why: str, seconds: float) -> None:
+        """That it is waited for; of several threads, one says so."""
+        with self._lock:
+            outage = self._of.get(store)
+            if outage is None or outage.is_told:
                 return
-            self._since[store] = time.monotonic()
+            outage.is_told = True
         print(f"{store} does not answer ({why}): waiting up to {seconds:g} s", file=sys.stderr, flush=True)
 
     def end(self, store: str) -> None:
-        if store not in self._since:  # the usual case takes no lock
+        """It has answered."""
+        if store not in self._of:  # the usual case takes no lock
             return
         with self._lock:
-            since = self._since.pop(store, None)
-        if since is not None:
-            waited = time.monotonic() - since
+            outage = self._of.pop(store, None)
+        if outage is not None and outage.is_told:
+            waited = time.monotonic() - outage.since
             print(f"{store} answers again after {waited:.0f} s", file=sys.stderr, flush=True)
 
 

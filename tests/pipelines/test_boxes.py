@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from pipelines.loading.boxes import from_crop, to_crop
+from pipelines.loading.boxes import from_crop, mean_in_crops, parts, to_crop
 from pipelines.loading.draw import Augment, Draws, centre, draw
 from pipelines.loading.loaders import EvalLoader, TrainLoader, with_box
 from pipelines.pack import pack
@@ -45,7 +45,7 @@ def boxes_in(draw_, height=HEIGHT, width=WIDTH):
     return Box(x0, y0, draw_(st.integers(x0 + 1, width)), draw_(st.integers(y0 + 1, height)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(edges=boxes_in(), orientation=st.integers(1, 8), noted=st.booleans())
 def test_a_box_turns_with_its_image_as_pil_turns_it(edges, orientation, noted):
     """Noted for the file's pixels, at their size or at twice that."""
@@ -97,7 +97,7 @@ class TestWhichCount:
         assert np.isnan(of_image().targets_N4).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_column_says_what_its_images_say_one_by_one(data):
     """In several record batches, with and without boxes."""
@@ -144,7 +144,7 @@ def some_draws(seed, rows=8, side=32, mirror=True):
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**32), side=st.sampled_from([32, 64, 224]))
 def test_through_a_crop_and_back(seed, side):
     draws, boxes_B4 = some_draws(seed, side=side)
@@ -152,7 +152,26 @@ def test_through_a_crop_and_back(seed, side):
     np.testing.assert_allclose(to_crop(from_crop(boxes_B4, draws, side), draws, side), boxes_B4, atol=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@pytest.mark.parametrize(("mirror", "height", "width"), [(True, 35, 41), (False, 50, 30)])
+def test_the_mean_in_crops_is_that_of_all_crops_one_by_one(mirror, height, width):
+    """Every scale, corner and mirroring that an image may draw, each as likely as the next of its kind."""
+    box_4, side, scales = np.array([0.1, 0.2, 0.5, 0.9]), 32, range(33, 36)
+    augment = Augment(side, scales[0], scales[-1], mirror)
+    of_scales = []
+    for scale in scales:
+        scaled = [int(length * scale / min(height, width) + 0.5) for length in (height, width)]
+        corners = np.array([(y, x) for y in range(scaled[0] - side + 1) for x in range(scaled[1] - side + 1)])
+        for flip in (False, True) if mirror else (False,):
+            rows = len(corners)
+            tall, wide = (np.full(rows, length) for length in scaled)
+            top, left = corners.T
+            draws = Draws(tall, wide, top, left, np.full(rows, flip), np.zeros((rows, 3)))
+            of_scales.append(to_crop(np.tile(box_4, (rows, 1)), draws, side).mean(0))
+    found_N4 = mean_in_crops(box_4[None], np.array([height]), np.array([width]), augment)
+    np.testing.assert_allclose(found_N4, [np.mean(of_scales, 0)], atol=1e-12)
+
+
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**32))
 def test_mirrored_twice_a_box_is_where_it_was(seed):
     draws, boxes_B4 = some_draws(seed, mirror=False)
@@ -165,7 +184,7 @@ def test_mirrored_twice_a_box_is_where_it_was(seed):
     assert not np.allclose(unmirrored, boxes_B4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(edges=boxes_in(), scale=st.integers(1, 4), mirror=st.booleans(), data=st.data())
 def test_a_box_lies_where_its_pixels_lie(edges, scale, mirror, data):
     """Against the pixels themselves: enlarged, cut, mirrored, and found again by their colour."""
@@ -259,3 +278,20 @@ class TestPacked:
         np.testing.assert_allclose(batch.boxes_B4.numpy(), to_crop(boxes_N4, draws, 32), atol=1e-6)
         with loader(shards["val"], manifest, range(5)) as batches:
             assert next(batches).boxes_B4 is None
+
+
+@given(
+    st.integers(1, 700),
+    st.integers(1, 700),
+    st.tuples(*[st.integers(0, 700)] * 4),
+)
+def test_the_part_within_a_box_has_its_pixels(height, width, corners):
+    """Edges on whole pixels are kept; one of no width at the last pixel has a pixel still."""
+    x0, x1 = sorted(min(corner, width) for corner in corners[:2])
+    y0, y1 = sorted(min(corner, height) for corner in corners[2:])
+    boxes_14 = np.array([[x0 / width, y0 / height, x1 / width, y1 / height]])
+    ((top, left, high, wide),) = parts(boxes_14, np.array([height]), np.array([width])).tolist()
+    assert (top, left) == (min(y0, height - 1), min(x0, width - 1))
+    assert (high, wide) == (max(y1 - top, 1), max(x1 - left, 1))
+    assert top + high <= height
+    assert left + wide <= width

@@ -58,7 +58,7 @@ def whole(digits) -> tuple[Path, dict]:
     return digits, json.loads((digits / MANIFEST).read_text())
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mutated_manifest_is_refused_or_holds(whole, tmp_path, data):
     """Never a traceback; what loads is consistent and opens only shards that agree with it."""

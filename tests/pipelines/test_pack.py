@@ -96,6 +96,21 @@ def test_what_is_packed_is_what_was_there(tmp_path):
             assert shards.key(i).split("/")[:2] == [split, manifest.classes[shards.labels_N[i]]]
 
 
+def test_whatever_a_split_and_the_folder_are_called(tmp_path):
+    splits = {"test set": "test set", "nächtens": "nächtens", "-x": "-x", "test_set": "test_set"}
+    splits |= {os.fsdecode(b"caf\xe9"): "caf\\xe9", "y" * 250: "y" * 250}
+    source = folder(tmp_path / "ÿ, and more")
+    for number, name in enumerate(splits):
+        lay(source, {f"{name}/a/1.jpg": encoded(picture(number))})
+    manifest = pack(PackOptions(str(source), tmp_path / "out", workers=1))
+    assert read_manifest(tmp_path / "out") == manifest
+    assert set(manifest.splits) == {"train", "val", *splits.values()}
+    for name, told in splits.items():
+        shards = Shards(tmp_path / "out", manifest, told)
+        data = (source / name / "a" / "1.jpg").read_bytes()
+        assert [shards.encoded(i).tobytes() for i in range(len(shards))] == [data]
+
+
 def test_mean_and_covariance_are_those_of_all_training_pixels(tmp_path):
     """Images of several sizes, so that a mean of means would differ; none of the validation set."""
     source = folder(tmp_path / "source")
@@ -501,9 +516,9 @@ def test_a_full_disk(tmp_path):
         tmp_path / "out",
         "--workers",
         "1",
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
+    resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (50_000, 50_000))
     _, told = child.communicate(timeout=60)
     assert child.returncode == 2
     assert "error:" in told

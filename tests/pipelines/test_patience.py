@@ -9,6 +9,7 @@ import pytest
 from cli.errors import UserError
 from pipelines.shards.manifest import read_manifest
 from pipelines.storage import folder as folder_module
+from pipelines.storage import patience as patience_module
 from pipelines.storage.folder import Folder
 from pipelines.storage.patience import Patience, StoreUnavailable, may_pass, patiently, reason
 from tests.object_store import KEYS, ObjectStore
@@ -111,6 +112,25 @@ def test_a_call_that_gives_up_at_once_does_not_tell_for_those_that_wait(capsys):
     assert patiently(call, Patience(5.0, StoreUnavailable), "--out s3://b/two") == "done"
     said = capsys.readouterr().err
     assert (said.count("does not answer"), said.count("answers again")) == (1, 1)
+
+
+def test_a_store_that_stayed_away_is_asked_once_more_by_each_call(monkeypatch):
+    """A training that gives its store up does not wait as long again for each file of its end."""
+    store, patience = "--out s3://b/gone", Patience(0.5, StoreUnavailable)
+
+    def tries() -> int:
+        left = [OSError(REFUSED)] * 100
+        with pytest.raises(OSError, match="NETWORK"):
+            patiently(lambda: failing_with(left), patience, store)
+        return 100 - len(left)
+
+    def failing_with(left):
+        raise left.pop()
+
+    assert tries() > 1
+    assert [tries(), tries()] == [1, 1]
+    monkeypatch.setattr(patience_module, "FORGOTTEN_SECONDS", 0.0)  # as if nobody had asked for long
+    assert tries() > 1
 
 
 def test_what_does_not_pass_is_not_tried_again():

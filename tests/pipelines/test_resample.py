@@ -20,7 +20,7 @@ def wanted(region_HWC, start, end, shape):
     return np.asarray(Image.fromarray(region_HWC).resize(shape[::-1], Image.Resampling.BILINEAR, box))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.tuples(st.integers(1, 300), st.integers(1, 300)),

@@ -41,7 +41,7 @@ def small_jpeg(data, top, left, bottom, right):
 places = st.floats(0, 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     height=st.integers(1, 200),
     width=st.integers(1, 200),

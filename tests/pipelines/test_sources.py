@@ -113,6 +113,7 @@ def test_each_class_gives_its_share(tmp_path, images, share, expected):
     assert len([key for key in held_out if key[0] == "a"]) == expected
     assert all(key.endswith(".png") for key in held_out)
     assert f"{share:.0%} of each class" in source.split_note
+    assert ("of one image, and so none held out: a (" in source.split_note) == (not expected)
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, float("nan")])
@@ -316,6 +317,44 @@ def test_broken_links_and_special_files_are_told(tmp_path):
     assert {key: data for _, key, _, data in rows(source)} == SPLITS
 
 
+def test_links_to_folders_are_followed_and_hidden_folders_are_not(tmp_path):
+    more = lay(tmp_path / "more", {"summer/1.jpg": b"s1", "winter/1.jpg": b"w1"})
+    lay(tmp_path / "data", {f"{label}/{i}.jpg": b"x" for label in "ab" for i in (1, 2)})
+    lay(tmp_path / "data", {"a/.ipynb_checkpoints/1-checkpoint.jpg": b"copy", "b/.cache/x/1.jpg": b"copy"})
+    (tmp_path / "data" / "a" / "more").symlink_to(more)
+    (tmp_path / "data" / "a" / "more-again").symlink_to("../../more")
+    (tmp_path / "data" / "c").symlink_to(more / "winter")
+    lay(tmp_path / "data", {f"{label}/sub/3.jpg": b"y" for label in "ab"})
+    for split in ("train", "val"):
+        (tmp_path / "split").mkdir(exist_ok=True)
+        (tmp_path / "split" / split).symlink_to(tmp_path / "data")
+    source = open_source(str(tmp_path / "split"))
+    keys = {file.key.partition("/")[2] for file in source.files}
+    assert keys == {
+        *(f"{label}/{name}.jpg" for label in "ab" for name in ("1", "2", "sub/3")),
+        "a/more/summer/1.jpg",
+        "a/more/winter/1.jpg",
+        "c/1.jpg",
+    }
+
+
+def test_hidden_folders_make_no_other_layout(tmp_path):
+    lay(tmp_path, {f"{label}/{i}.jpg": b"x" for label in "ab" for i in (1, 2)} | {"a/.thumbs/1.jpg": b"t"})
+    assert {file.key for file in open_source(str(tmp_path)).files} == {
+        "a/1.jpg",
+        "a/2.jpg",
+        "b/1.jpg",
+        "b/2.jpg",
+    }
+
+
+def test_a_link_to_a_folder_that_it_lies_in(tmp_path):
+    lay(tmp_path, SPLITS)
+    (tmp_path / "train" / "a" / "all").symlink_to(tmp_path)
+    with pytest.raises(UserError, match=r"train/a/all is a link to a folder that it lies in"):
+        open_source(str(tmp_path))
+
+
 def annotation(*edges):
     names = ("xmin", "ymin", "xmax", "ymax")
     inner = "".join(f"<{n}>{edge}</{n}>" for n, edge in zip(names, edges, strict=False) if edge is not None)
@@ -419,6 +458,23 @@ def test_an_annotation_keeps_class_and_size_and_no_part_of_an_object(tmp_path, s
         assert source.files[0].boxes == (Box(1, 2, 30, 40, "person", *noted), Box(5, 2, 30, 40, "dog", *noted))
 
 
+@pytest.mark.parametrize("top", ["Annotations/", "Annotations/train/"])
+def test_images_of_one_name_have_the_annotation_of_their_folder(tmp_path, top):
+    """Of cameras' and counted names: the last annotation of a name was taken for all of them."""
+    for i, label in enumerate("abc"):
+        lay(tmp_path, {f"{split}/{label}/1.jpg": b"x" for split in ("train", "val")})
+        if label != "c":
+            lay(tmp_path, {f"{top}{label}/1.xml": annotation(i, 2, 30, 40)})
+    in_splits = top.endswith("train/")
+    if in_splits:
+        lay(tmp_path, {"Annotations/val/a/1.xml": annotation(7, 2, 30, 40)})
+    found = {file.key: file.boxes for file in open_source(str(tmp_path)).files}
+    assert found["train/a/1.jpg"] == (Box(0, 2, 30, 40),)
+    assert found["val/a/1.jpg"] == (Box(7 if in_splits else 0, 2, 30, 40),)
+    assert found["train/b/1.jpg"] == (Box(1, 2, 30, 40),)
+    assert found["train/c/1.jpg"] == ()
+
+
 def test_boxes_of_ilsvrc(tmp_path):
     def xml(*boxes):
         edges = ("xmin", "ymin", "xmax", "ymax")
@@ -489,6 +545,12 @@ def test_a_single_file_that_is_no_archive(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"x")
     with pytest.raises(UserError, match="only archives"):
         open_source(str(tmp_path / "a.jpg"))
+
+
+def test_images_without_folders_of_their_classes_are_counted(tmp_path):
+    lay(tmp_path, {"cat.jpg": b"x", "dog.PNG": b"x", "notes.txt": b"x"})
+    with pytest.raises(UserError, match="; 2 images lie in it without a folder of their class"):
+        open_source(str(tmp_path))
 
 
 def test_an_empty_folder(tmp_path):

@@ -39,7 +39,7 @@ def mcus_per_segment(data: bytes) -> int:
     return int.from_bytes(data[at + 4 : at + 6], "big")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=files)
 def test_pixels_are_those_of_the_original(data):
     found = transcode(data)
@@ -47,7 +47,7 @@ def test_pixels_are_those_of_the_original(data):
 
 
 @needs_jpegtran
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=files)
 def test_coefficients_and_codes_are_jpegtrans(data):
     """Each coefficient: both files are the same once jpegtran has written them in its usual form.
@@ -60,7 +60,7 @@ def test_coefficients_and_codes_are_jpegtrans(data):
     assert found.data[scan(found.data) :] == theirs[scan(theirs) :]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=files)
 def test_a_segment_is_one_stretch_of_a_row_and_its_length_is_told(data):
     found = transcode(data)
@@ -205,7 +205,7 @@ def test_what_stays_as_it_is_has_a_reason(name):
         transcode(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     data=st.sampled_from([SOUND, PROGRESSIVE, ODD["fill bytes"], photograph(40, 40, restart_marker_blocks=2)]),
     changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=3),
@@ -225,7 +225,7 @@ def test_a_damaged_file_is_refused_or_keeps_what_a_decoder_makes_of_it(data, cha
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=256, max_size=256), st.integers(0, 256))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_code_decodes_to_its_symbols(frequencies, absent):
     frequencies_S = np.array([*frequencies, 1], np.int64)
     frequencies_S[:absent] = 0

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipelines.loading.boxes import parts
 from pipelines.loading.draw import rescaled
 from pipelines.loading.whole_images import whole_images
 from pipelines.pack import pack
@@ -64,6 +65,27 @@ def test_a_batch_has_one_shape_and_no_more_pixels_than_asked(shards, pixels):
         sizes.append(count)
     assert sum(sizes) == len(shards)
     assert (max(sizes) > 1) == (pixels > 1)
+
+
+def test_the_part_within_a_box_is_an_image_of_its_own(shards):
+    """Cut out by PIL before it is rescaled: no pixel beyond the box has a share."""
+    rng = np.random.default_rng(3)
+    corners_N22 = np.sort(rng.random((len(shards), 2, 2)), axis=1)
+    boxes_N4 = corners_N22.reshape(-1, 4)
+    parts_N4 = parts(boxes_N4, shards.heights_N, shards.widths_N)
+    seen = []
+    for batch in on_cpu(shards, range(3, len(shards)), scale=48, pixels=10**6, parts_N4=parts_N4):
+        for image, pixels in zip(batch.images_B, batch.images_BHWC.numpy(), strict=True):
+            top, left, height, width = parts_N4[image].tolist()
+            file = Image.open(io.BytesIO(shards.encoded(int(image)).tobytes())).convert("RGB")
+            cut = file.crop((left, top, left + width, top + height))
+            assert min(pixels.shape[:2]) == 48
+            expected = np.asarray(cut.resize(pixels.shape[1::-1], Image.Resampling.BILINEAR))
+            difference = np.abs(pixels.astype(int) - expected)
+            assert difference.max() <= 2, shards.key(int(image))
+            assert pixels.shape[0] / pixels.shape[1] == pytest.approx(height / width, rel=0.02)
+            seen.append(int(image))
+    assert sorted(seen) == list(range(3, len(shards)))
 
 
 def test_a_part_of_the_split(shards):
