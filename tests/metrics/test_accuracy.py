@@ -35,6 +35,7 @@ def test_errors_are_scikit_learns(scored):
     assert found.top1_error == pytest.approx(100 * found.top1_wrong / 700)
     recall = recall_score(labels_N, posteriors_NK.argmax(1), average=None)
     np.testing.assert_allclose(cast(tuple[float, ...], found.class_accuracy_K), recall)
+    assert found.majority_share == np.bincount(labels_N).max() / 700
 
 
 def test_a_tie_never_counts_in_the_nets_favour():

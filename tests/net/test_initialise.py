@@ -133,11 +133,12 @@ def test_printed_variance_explodes_where_its_square_stalls():
 
 
 class TestShallower:
-    def test_takes_seven_layers_of_a(self):
+    @pytest.mark.parametrize(("name", "rest"), [("shallower", "normal"), ("shallower-glorot", "glorot")])
+    def test_takes_seven_layers_of_a(self, name, rest):
         a, d = net_of("A", seed=8), VGG(Architecture("D", 7, 32, 1 / 8))
-        model = Model("D", initialisation="shallower")
+        model = Model("D", initialisation=name)
         starting_weights(d, model, 1, a.state_dict())
-        fresh = net_of("D", "normal", seed=1)
+        fresh = net_of("D", rest, seed=1)
         taken = {"conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8"}
         for name, parameter in d.named_parameters():
             source = a if name.split(".")[0] in taken else fresh

@@ -1,6 +1,7 @@
 """Pictures that are drawn in another process: the same files, and no problem of theirs is the training's."""
 
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -26,9 +27,9 @@ def process():
 
 
 def child() -> psutil.Process:
-    """The process that draws."""
-    (found,) = [each for each in psutil.Process().children() if "spawn_main" in " ".join(each.cmdline())]
-    return found
+    """The process that draws; other tests' pools may have left theirs running."""
+    (found,) = [each for each in multiprocessing.active_children() if each.name == "pictures"]
+    return psutil.Process(found.pid)
 
 
 def test_the_file_is_that_of_this_process(process):

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.conftest import ROOT
 from vgg.pictures.confusion import class_accuracy_figure, confusion_figure
 from vgg.pictures.curves import Curve, compared_curves, training_curves
+from vgg.pictures.heat import heat_maps
 from vgg.pictures.images import ShownPrediction, input_montage, prediction_montage, ranked_predictions
 from vgg.pictures.style import GREEN, RED
 
@@ -168,6 +169,24 @@ def test_ranked_predictions_say_of_what_they_are():
     texts = [text for text, _ in written(figure)]
     assert texts == ["a\\$b.jpg", " 75.1%", " 20.0%"]
     assert figure.get_suptitle() == "net, dense, Q = 32"
+
+
+@pytest.mark.parametrize("count", [1, 4, 16])
+def test_pictures_of_predictions_fit_on_a_screen(count):
+    images = [np.zeros((48, 64, 3), np.uint8)] * count
+    names = [f"a photograph {i}.jpg" for i in range(count)]
+    best = [[("class of a long name", 0.75), ("dog", 0.2)]] * count
+    heat = [np.zeros((2, 2))] * count
+    for figure in (
+        ranked_predictions(images, best, names, "net, dense, Q = 32"),
+        heat_maps(images, heat, [each[0] for each in best], names, "net, Grad-CAM"),
+    ):
+        width, height = figure.get_size_inches()
+        assert 0.8 < width / height < 3
+        titles = [(text, box) for text, box in written(figure) if text.startswith("a photograph")]
+        assert [text for text, _ in titles] == names
+        for (_, one), (_, other) in combinations(titles, 2):
+            assert not one.overlaps(other)
 
 
 def test_accuracy_of_each_class_the_lowest_first():

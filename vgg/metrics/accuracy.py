@@ -17,6 +17,7 @@ from cli.errors import UserError
 from vgg.metrics.confusion import confusion_matrix
 from vgg.metrics.interval import wilson_interval
 from vgg.metrics.rows import Rows, blocks_of
+from vgg.metrics.top5 import TOP
 
 CALIBRATION_BINS = 15
 
@@ -40,6 +41,8 @@ class Accuracy:
     """Top-1 accuracy of each true class, a fraction; None for a class without images."""
     loss: float
     """Mean cross-entropy in nats. A probability of 0 counts as float32's smallest, 87 nats."""
+    majority_share: float
+    """Share of images of the largest class, a fraction: the accuracy of a net that always answers it."""
 
     @property
     def top1_error(self) -> float:
@@ -61,6 +64,7 @@ class Accuracy:
             "top5_error": self.top5_error,
             "top1_interval": list(self.top1_interval),
             "top5_interval": list(self.top5_interval),
+            "majority_share": self.majority_share,
             "loss": self.loss,
             "calibration_error": self.calibration_error,
             "class_accuracy": list(self.class_accuracy_K),
@@ -81,7 +85,7 @@ class Tally:
         best_B = best_scored(posteriors_BK, labels_B)
         counts_KK = confusion_matrix(torch.tensor(labels_B), torch.tensor(best_B), len(self.confusion_KK))
         self.confusion_KK += counts_KK.numpy()
-        self._top5_wrong += int((ranks(posteriors_BK, labels_B) >= 5).sum())
+        self._top5_wrong += int((ranks(posteriors_BK, labels_B) >= TOP).sum())
         true_B = posteriors_BK[np.arange(len(labels_B)), labels_B]
         self._nats -= float(np.log(np.maximum(true_B, SMALLEST), dtype=np.float64).sum())
         confidence_B, right_B = posteriors_BK.max(1), best_B == labels_B
@@ -107,6 +111,7 @@ class Tally:
                 for right, images in zip(right_K, images_K, strict=True)
             ),
             self._nats / seen,
+            int(images_K.max()) / seen,
         )
 
 

@@ -1,4 +1,4 @@
-"""Confidence interval of a proportion."""
+"""Confidence interval of a proportion, and what it says of a net."""
 
 import math
 
@@ -17,3 +17,9 @@ def wilson_interval(wrong: int, seen: int) -> tuple[float, float]:
     low = 0.0 if wrong == 0 else centre - half_width
     high = 1.0 if wrong == seen else centre + half_width
     return 100 * low, 100 * high
+
+
+def learnt_nothing(error_interval: tuple[float, float], majority: float) -> bool:
+    """Whether the 95 % interval of a top-1 error, in percent, reaches the error of always answering the largest
+    class; `majority`: its share of the images, a fraction."""
+    return error_interval[1] >= 100 * (1 - majority)

@@ -1,5 +1,6 @@
 """The six nets of the paper as data (tables 1 and 2), and the shallow twin of B: layers, parameters, FLOP."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -116,6 +117,16 @@ def layers(architecture: Architecture) -> list[Layer]:
         found.append(Layer(name, "linear", inputs, 1, units, 1, 1))
         inputs = units
     return found
+
+
+def blocks(convolutional: Iterable[Layer]) -> Iterator[list[Layer]]:
+    """The layers up to each pooling, which is the last of its block."""
+    block = []
+    for layer in convolutional:
+        block.append(layer)
+        if layer.kind == "pool":
+            yield block
+            block = []
 
 
 def parameter_count(architecture: Architecture) -> int:

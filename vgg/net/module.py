@@ -9,9 +9,10 @@ from collections.abc import Collection, Sequence
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from cli.errors import UserError
-from vgg.net.architecture import HIDDEN, Architecture, Layer, layers
+from vgg.net.architecture import HIDDEN, Architecture, Layer, blocks, layers
 
 
 def normalise_locally(maps_BCHW: torch.Tensor) -> torch.Tensor:
@@ -36,6 +37,8 @@ class VGG(nn.Module):
         """Parameters stay uninitialised: see `vgg.net.initialise`."""
         super().__init__()
         self.architecture = architecture
+        self.recomputes = False
+        """Whether the backward pass computes anew what lies within a block (see `Layout.recompute`)."""
         self.convolutional = [layer for layer in layers(architecture) if layer.kind != "linear"]
         for layer in layers(architecture):
             if layer.kind == "conv":
@@ -61,7 +64,17 @@ class VGG(nn.Module):
                 f"{self.architecture.side}: rescale it"
             )
         maps_BCHW = images_BCHW
-        for layer in self.convolutional:
+        for block in blocks(self.convolutional):
+            if self.recomputes and torch.is_grad_enabled():
+                maps_BCHW = checkpoint(
+                    self._block, block, maps_BCHW, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                maps_BCHW = self._block(block, maps_BCHW)
+        return maps_BCHW
+
+    def _block(self, block: Sequence[Layer], maps_BCHW: torch.Tensor) -> torch.Tensor:
+        for layer in block:
             maps_BCHW = self._output(layer, maps_BCHW)
         return maps_BCHW
 

@@ -1,5 +1,6 @@
 """The arithmetic a net runs in; weights stay float32."""
 
+import os
 from collections.abc import Sequence
 from typing import Literal
 
@@ -22,15 +23,20 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 def training_precision(precision: Precision, device: torch.device) -> str:
     """What `precision` stands for in a training on this device: as in a test, but on CPUs `auto` is bf16 where
-    the processor multiplies it natively."""
+    the processor multiplies it faster."""
     if precision == "auto" and device.type == "cpu":
         return "bf16" if multiplies_bf16() else "fp32"
     return _name(autocast_dtype(precision, device))
 
 
 def multiplies_bf16() -> bool:
-    """Whether this machine's CPU has instructions that multiply bf16 (AVX512-BF16, AMX)."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    """Whether this machine's CPU multiplies bf16 faster than float32: by AMX, or by AVX512-BF16.
+
+    AVX512-FP16 without AMX is an Intel processor whose AMX the hypervisor hides: there AVX512-BF16 is slower
+    than float32 (docs/performance.md, a training step).
+    """
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("amx_bf16") or (has.get("avx512_bf16") and not has.get("avx512_fp16")))
 
 
 def common_precision(workers: Sequence[str]) -> str:
@@ -61,8 +67,14 @@ class MixedPrecision:
 
 
 def set_gpu_numerics(device: torch.device, *, deterministic: bool) -> None:
-    """Choose the arithmetic of a GPU's kernels for this process; nothing on a CPU."""
+    """Choose the arithmetic of a GPU's kernels for this process, before its first; nothing on a CPU.
+
+    cuBLAS is deterministic with a workspace of its own for each stream
+    (https://docs.nvidia.com/cuda/cublas/#results-reproducibility).
+    """
     if device.type == "cuda":
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = not deterministic
         torch.use_deterministic_algorithms(deterministic)
         # fp32 means IEEE arithmetic, not ten bits of it.

@@ -9,9 +9,10 @@ import pickle
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from threading import Lock
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -31,6 +32,13 @@ class _Process:
     process: Any
     """Of multiprocessing's context."""
     pipe: Connection
+    joining: Lock = field(default_factory=Lock)
+
+    def join(self) -> int | None:
+        """Its exit code, once it has ended: of two threads that wait for it at once, one would get none."""
+        with self.joining:
+            self.process.join()
+            return self.process.exitcode
 
 
 class DrawingProcess:
@@ -51,8 +59,7 @@ class DrawingProcess:
         except (EOFError, OSError) as error:
             self._running = None
             running.pipe.close()
-            running.process.join()
-            raise NotDrawn(f"the process that drew it has ended ({running.process.exitcode})") from error
+            raise NotDrawn(f"the process that drew it has ended ({running.join()})") from error
         if drawn is None:
             raise NotDrawn(problem)
         return drawn
@@ -61,7 +68,7 @@ class DrawingProcess:
         """End the process at once, whatever it draws, on any thread; its caller then gets NotDrawn."""
         if (running := self._running) is not None:
             running.process.kill()
-            running.process.join()
+            running.join()
 
 
 def _start() -> _Process:

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from vgg.pictures.images import figure_of_pairs
 from vgg.pictures.style import as_text, short_name
 
 OPACITY = 0.55
+BAR_INCHES = 9.0
 
 
 def heat_maps(
@@ -22,11 +24,9 @@ def heat_maps(
 ) -> Figure:
     """Each image (uint8) below its name, and beside it once more under its heat map (0 to 1), which is spread
     over the whole image; with the class that is sought and its probability."""
-    figure = Figure(figsize=(7, 3 * len(images_HWC) + 0.7), layout="constrained")
-    figure.suptitle(as_text(title), fontsize=10)
-    grid = figure.subplots(len(images_HWC), 2, squeeze=False)
+    figure, pairs = figure_of_pairs(len(images_HWC), (7, 3), title)
     for (plain, covered), image_HWC, heat, (label, probability), name in zip(
-        grid, images_HWC, heat_hw, best, names, strict=True
+        pairs, images_HWC, heat_hw, best, names, strict=True
     ):
         height, width, _ = image_HWC.shape
         for axes in (plain, covered):
@@ -43,6 +43,7 @@ def heat_maps(
         )
         plain.set_title(as_text(name), fontsize=9)
         covered.set_title(f"{short_name(label, 30)} {probability:.1%}", fontsize=9)
-    bar = figure.colorbar(shown, ax=grid, shrink=min(1.0, 3 / len(images_HWC)), aspect=30)
+    shrink = min(1.0, BAR_INCHES / figure.get_figheight())
+    bar = figure.colorbar(shown, ax=figure.axes, shrink=shrink, aspect=30)
     bar.set_label("evidence for it (strongest place: 1)")
     return figure

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import PercentFormatter
 
@@ -74,10 +75,8 @@ def ranked_predictions(
 ) -> Figure:
     """Images (uint8), each below its name and beside a bar chart of its most probable classes: (name,
     probability). `title`: net and protocol."""
-    figure = Figure(figsize=(9, 2.6 * len(images_HWC) + 0.4), layout="constrained")
-    figure.suptitle(as_text(title), fontsize=11)
-    grid = figure.subplots(len(images_HWC), 2, squeeze=False)
-    for (picture, bars), image_HWC, classes, name in zip(grid, images_HWC, best, names, strict=True):
+    figure, pairs = figure_of_pairs(len(images_HWC), (7, 2.6), title)
+    for (picture, bars), image_HWC, classes, name in zip(pairs, images_HWC, best, names, strict=True):
         picture.imshow(image_HWC)
         picture.set_title(as_text(name), fontsize=9)
         picture.axis("off")
@@ -92,6 +91,21 @@ def ranked_predictions(
         bars.xaxis.set_major_formatter(PercentFormatter(1))
         bars.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def figure_of_pairs(count: int, inches: tuple[float, float], title: str) -> tuple[Figure, list[list[Axes]]]:
+    """A figure, and two axes beside each other for each of so many images, as many in a row as fit on a screen.
+
+    `inches`: width and height of a pair.
+    """
+    across = 1 + (count > 3) + (count > 8)
+    rows, (width, height) = math.ceil(count / across), inches
+    figure = Figure(figsize=(across * width, rows * height + 0.5), layout="constrained")
+    figure.suptitle(as_text(title), fontsize=11)
+    axes = list(figure.subplots(rows, 2 * across, squeeze=False).flat)
+    for unused in axes[2 * count :]:
+        unused.axis("off")
+    return figure, [axes[2 * i : 2 * i + 2] for i in range(count)]
 
 
 def _montage(
