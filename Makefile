@@ -5,7 +5,7 @@ BIN := .venv/bin
 DATA ?= digits
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: .venv/.done  ## create .venv from requirements.lock
 
@@ -25,7 +25,7 @@ demo: setup  ## pack, train on two workers, evaluate, track; DATA=folder uses yo
 	$(BIN)/python -m demo --data "$(DATA)"
 
 stop:  ## stop the servers that the demo started
-	@if [ -x $(BIN)/python ]; then $(BIN)/python -m demo --stop; fi
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m demo --stop; else echo "nothing of the demo runs"; fi
 
 lint: setup  ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
@@ -35,6 +35,10 @@ lint: setup  ## ruff, mypy and the import contracts
 
 test: lint  ## lint, types and tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-faults: setup  ## nodes that are lost and leave; each fault once, 40 minutes; needs root and iproute2
+	$(BIN)/python -m pytest -m faults
+	$(BIN)/python -m tests.faults
 
 docs: setup  ## build the documentation site in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -47,4 +51,4 @@ bench-data: setup  ## compare input pipelines, measure cores per rate; PEERS=fol
 clean:  ## remove files made by the demo and the tools, except .venv
 	rm -rf .demo .mypy_cache .import_linter_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo stop lint test docs bench-data clean
+.PHONY: help setup demo stop lint test test-faults docs bench-data clean

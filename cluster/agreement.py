@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from cluster.layout import Worker
+from cluster.progress import Part
 from cluster.stop_request import Asked
 
 Piece = TypeVar("Piece")
@@ -23,12 +24,12 @@ class Agreement:
 
     def __init__(self, worker: Worker) -> None:
         """Every worker makes one at the same time."""
-        self._request = worker.stop
+        self._request, self._progress = worker.stop, worker.progress
         self._is_alone = worker.world == 1
         self._group: Any = None
         if not self._is_alone and dist.get_backend() != "gloo":
             self._group = dist.new_group(backend="gloo")
-        self._every, self._look_at = 1, 0
+        self._every, self._looked_at = 1, -1
 
     def set_pace(self, seconds_per_step: float) -> None:
         """Look every so many steps from now on; the same number on every worker."""
@@ -36,9 +37,10 @@ class Agreement:
 
     def after(self, step: int) -> Asked:
         """What all have been asked, once it is time to look."""
-        if not self._is_alone and step < self._look_at:
+        # A step that was passed before, as a training went back, is one to look at.
+        if not self._is_alone and self._looked_at <= step < self._looked_at + self._every:
             return Asked.GO_ON
-        self._look_at = step + self._every
+        self._looked_at = step
         return self.now()
 
     def now(self) -> Asked:
@@ -46,7 +48,8 @@ class Agreement:
         if self._is_alone:
             return self._request.asked
         asked = torch.tensor(int(self._request.asked))
-        dist.all_reduce(asked, dist.ReduceOp.MAX, group=self._group)
+        with self._progress.at(Part.EXCHANGE):
+            dist.all_reduce(asked, dist.ReduceOp.MAX, group=self._group)
         return Asked(int(asked))
 
     def until_asked(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
@@ -54,4 +57,5 @@ class Agreement:
         for piece in pieces:
             if self._request.asked:
                 return
+            self._progress.enter(Part.VALIDATING)
             yield piece

@@ -1,6 +1,8 @@
 """Waits until the cluster has free resources for all workers of a job."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 import ray.train
@@ -28,10 +30,7 @@ class Capacity:
 
     def workers_that_fit(self) -> int:
         """How many workers the nodes could hold if nothing else ran: a worker never spans two nodes."""
-        return sum(
-            int(min(node.get(name, 0) // amount for name, amount in self.per_worker.items()))
-            for node in self.nodes
-        )
+        return fitting(self.nodes, self.per_worker)
 
     def suffices(self) -> bool:
         """Whether all workers can start now."""
@@ -55,7 +54,7 @@ def wait_for_room(layout: Layout) -> Resources:
         raise UserError(_shortage(capacity, layout))
     if layout.device == "auto" and "GPU" not in capacity.per_worker:
         print(
-            f"--layout.device auto: on CPUs, as no node of the cluster has a GPU ({layout.workers} workers)",
+            f"--layout.device auto: on CPUs, as no node of the cluster has a GPU ({layout.workers} worker(s))",
             flush=True,
         )
     return capacity.per_worker
@@ -74,9 +73,19 @@ def resources_per_worker(layout: Layout, nodes: list[Resources]) -> Resources:
     return {"CPU": layout.cpus_per_worker or max(1, int(min(shares, default=1))), "GPU": 1}
 
 
-def _capacity(layout: Layout) -> Capacity:
+def fitting(nodes: Iterable[Mapping[str, float]], per_worker: Resources) -> int:
+    """How many workers fit on nodes that have so much: none spans two."""
+    return sum(int(min(node.get(name, 0) // amount for name, amount in per_worker.items())) for node in nodes)
+
+
+def staying_nodes() -> list[dict[str, Any]]:
+    """What Ray says of each node that lives and is not about to go."""
     leaving = cluster_state.get_draining_nodes()
-    staying = {n["NodeID"]: n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in leaving}
+    return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+
+
+def _capacity(layout: Layout) -> Capacity:
+    staying = {node["NodeID"]: node["Resources"] for node in staying_nodes()}
     free: Resources = {}
     for node, resources in cluster_state.available_resources_per_node().items():
         if node in staying:

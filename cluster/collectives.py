@@ -9,9 +9,12 @@ Value = TypeVar("Value")
 
 
 def sum_over_workers(values: torch.Tensor) -> torch.Tensor:
-    """The element-wise sum over all workers, in place; the tensor lies on the worker's device."""
-    if dist.is_initialized():
-        dist.all_reduce(values)
+    """The element-wise sum over all workers, in place; the tensor lies on the CPU or the worker's device."""
+    if not dist.is_initialized():
+        return values
+    if values.device.type == "cpu" and dist.get_backend() == "nccl":  # NCCL knows a GPU's memory alone
+        return values.copy_(sum_over_workers(values.cuda()))
+    dist.all_reduce(values)
     return values
 
 

@@ -4,7 +4,6 @@ import atexit
 import logging
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -15,17 +14,23 @@ import ray.train.torch
 from ray._private import services
 from ray.exceptions import AuthenticationError
 
-from cli.errors import UserError
+from cli.errors import Failure, UserError
 from cluster.access import STAY_ON_LOOPBACK, VARIABLES, access_variables, create_token, use_in_this_process
+from cluster.processes import takes_connections
 
 CONNECT_SECONDS = 10.0
+SHUTDOWN_SECONDS = "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S"
 ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # how soon the end of a worker is noticed
+    SHUTDOWN_SECONDS: "3",  # how long an ending group waits for workers that do not answer
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it would print every line twice
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody asks it, and Ray complains of how it makes it
 }
 """Ray's settings where the user has none."""
+OWN_CLUSTER = (
+    "starting a Ray cluster of this command's own, which ends with it (set RAY_ADDRESS to use a running one)"
+)
 
 
 def connect(address: str | None = None) -> None:
@@ -33,7 +38,8 @@ def connect(address: str | None = None) -> None:
     with this process, asks for a token and keeps to loopback.
 
     Does nothing in a process that has joined a cluster. UserError if the address is malformed, or the cluster
-    does not answer within `CONNECT_SECONDS` or does not authenticate this process.
+    does not answer within `CONNECT_SECONDS` or does not authenticate this process; Failure if a new one
+    does not start.
     """
     if ray.is_initialized():
         return
@@ -68,12 +74,21 @@ def _start_in_this_process() -> str | None:
     folder = Path(tempfile.mkdtemp(prefix="ray-token-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     use_in_this_process(access_variables(str(create_token(folder)), on_loopback=True))
-    context = ray.init(
-        address="local",
-        logging_level=logging.WARNING,
-        _node_ip_address="127.0.0.1",
-        dashboard_host="127.0.0.1",
-    )
+    print(OWN_CLUSTER, file=sys.stderr, flush=True)
+    try:
+        context = ray.init(
+            address="local",
+            logging_level=logging.WARNING,
+            _node_ip_address="127.0.0.1",
+            dashboard_host="127.0.0.1",
+        )
+    except Exception as error:
+        if type(error) is not Exception:  # of this class alone, where a node takes 30 s to start
+            raise
+        raise Failure(
+            f"a Ray cluster did not start on this machine: {error} Repeat the command when less runs here, or "
+            "start a cluster first (ray start --head)."
+        ) from error
     return context.dashboard_url
 
 
@@ -104,7 +119,6 @@ def _may_answer(target: str) -> bool:
         return True
     host, _, port = target.partition(":")
     try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-    except (OSError, ValueError):
+        return takes_connections(host, int(port), CONNECT_SECONDS)
+    except ValueError:
         return False
-    return True

@@ -18,9 +18,10 @@ from ray.job_submission import JobSubmissionClient
 
 from cli.command import exit_codes
 from cli.errors import UserError
+from cluster.newcomers import WORKER_CLASS
 
 POLL_SECONDS = 0.5
-WORKER = "ray::RayTrainWorker"
+WORKER = f"ray::{WORKER_CLASS}"
 """What Ray calls the process of a training's worker."""
 
 

@@ -13,7 +13,7 @@ import tyro
 
 from cli.command import exit_codes
 from cluster.nodes import Host, Node, exports, start_head
-from cluster.processes import free_port
+from cluster.processes import usual_port
 
 
 class LocalCluster:
@@ -63,7 +63,8 @@ def main() -> None:
 
 def start(command: Start) -> None:
     """Start the node and write its state file."""
-    node = start_head(command.cpus, dashboard_port=free_port(command.dashboard_port))
+    port = usual_port(command.dashboard_port, "the dashboard") if command.dashboard_port else 0
+    node = start_head(command.cpus, dashboard_port=port)
     command.state.parent.mkdir(parents=True, exist_ok=True)
     command.state.write_text(json.dumps(asdict(node)))
     print(f"cluster {node.address}, jobs and dashboard at {node.dashboard_url}")

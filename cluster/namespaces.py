@@ -47,6 +47,20 @@ class Network:
         """IPv4 address of a host."""
         return f"10.77.0.{host + 1}"
 
+    def host(self, number: int) -> Host:
+        """Where a Ray node of this host runs and listens."""
+        # Gloo would choose the interface of the machine's host name, which all namespaces share.
+        environment = {"GLOO_SOCKET_IFNAME": INTERFACE}
+        return Host(self.address(number), self.command_prefix(number), environment)
+
+    def cut(self, host: int) -> None:
+        """Pull the plug of a host's link."""
+        _ip("-n", self._bridge_namespace, "link", "set", f"port{host}", "down")
+
+    def mend(self, host: int) -> None:
+        """Put it back."""
+        _ip("-n", self._bridge_namespace, "link", "set", f"port{host}", "up")
+
     def _shape(self, bits_per_s: float) -> None:
         """A token bucket on both ends of each host's link."""
         rate = ("tbf", "rate", f"{bits_per_s:.0f}bit", "burst", "256kb", "latency", "100ms")
@@ -75,12 +89,13 @@ class NetworkedCluster:
     def __init__(self, nodes: int, cpus: int) -> None:
         self._network = Network(nodes)
         self.command_prefix = self._network.command_prefix
+        self.cut, self.mend = self._network.cut, self._network.mend
         self.nodes: list[Node] = []
         try:
-            head = start_head(cpus, host=self._host(0))
+            head = start_head(cpus, host=self._network.host(0))
             self.nodes.append(head)
             for i in range(1, nodes):
-                self.nodes.append(start_worker_node(head, cpus, self._host(i)))
+                self.nodes.append(start_worker_node(head, cpus, self._network.host(i)))
         except BaseException:
             self.stop()
             raise
@@ -96,11 +111,6 @@ class NetworkedCluster:
         for node in reversed(self.nodes):
             node.stop()
         self._network.close()
-
-    def _host(self, node: int) -> Host:
-        # Gloo would choose the interface of the machine's host name, which all namespaces share.
-        environment = {"GLOO_SOCKET_IFNAME": INTERFACE}
-        return Host(self._network.address(node), self._network.command_prefix(node), environment)
 
 
 def _ip(*arguments: str) -> None:

@@ -26,6 +26,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_JOB_STOP_WAIT_TIME_S": "30",  # what a stopped training is given to save its step
+    "RAY_health_check_period_ms": "1000",  # a node that died is given up after 5 s; one cut off, after a minute
 }
 
 
@@ -96,7 +97,11 @@ def start_head(cpus: int, *, host: Host = LOOPBACK, dashboard_port: int = 0) -> 
     pid, started = _launch(command, host, folder, token)
     url = f"http://{host.ip}:{dashboard_port}"
     node = Node(pid, started, f"{host.ip}:{port}", url, str(folder), str(token))
-    _wait_for_jobs_api(node, host)
+    try:
+        _wait_for_jobs_api(node, host)
+    except KeyboardInterrupt:  # nobody else knows of the node yet
+        node.stop()
+        raise
     return node
 
 

@@ -50,11 +50,38 @@ def start_time(pid: int) -> float:
     return psutil.Process(pid).create_time()
 
 
+def takes_connections(host: str, port: int, seconds: float) -> bool:
+    """Whether something at this TCP address accepts a connection within so many seconds."""
+    try:
+        socket.create_connection((host, port), seconds).close()
+    except OSError:
+        return False
+    return True
+
+
 def free_port(preferred: int = 0) -> int:
     """A loopback TCP port that nothing listens on: the preferred one, or any other where it is taken."""
     with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", preferred))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
+        # As servers do: else a port counts as taken for a minute after its server has ended (TIME_WAIT).
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if preferred and _binds(probe, preferred):
+            return preferred
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def usual_port(usual: int, server: str) -> int:
+    """The usual port of a server, or another where something listens on it already, which a line then says."""
+    port = free_port(usual)
+    if port != usual:
+        print(f"port {usual} is in use: {server} listens on {port}", flush=True)
+    return port
+
+
+def _binds(probe: socket.socket, port: int) -> bool:
+    try:
+        probe.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True

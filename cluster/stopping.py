@@ -2,7 +2,7 @@
 
     SIGTERM or Ctrl-C: an actor on the cluster tells every worker, and this process waits for them
     a second one, or the grace is over, or no worker is at work: this process ends at once
-    Ray is about to take a worker's node away: the workers are told to move
+    Ray is about to take a worker's node away, or there is room for more workers: they are told to move
 
 A handler here only notes the signal: Ray's own calls are not broken off, which they do not survive.
 """
@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 import ray
 from ray._private.state import state as cluster_state
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.placement import on_node, own_node
 from cluster.stop_request import Asked, StopRequest
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -45,9 +45,9 @@ class StopSign:
         """A worker says where it runs."""
         self._nodes[rank] = node
 
-    async def nodes(self) -> set[str]:
-        """Where workers run."""
-        return set(self._nodes.values())
+    async def nodes(self) -> dict[int, str]:
+        """Where workers run, by rank."""
+        return self._nodes
 
     async def ask(self, asked: Asked) -> None:
         """Ask all workers."""
@@ -94,15 +94,19 @@ class Interruption:
         self._noted, self._ended = threading.Event(), threading.Event()
         self.number: int | None = None
         """Of the signal that came."""
+        self.moved_because = ""
+        """Why the workers were told to move."""
 
     @contextmanager
-    def reaching_workers(self) -> Iterator[Any]:
-        """The sign that the workers of the block are to `listen` to."""
-        sign: Any = (
-            ray.remote(StopSign).options(num_cpus=0, scheduling_strategy=_beside_this_process()).remote()
-        )
+    def reaching_workers(self, is_time_for_more: Callable[[int], bool] = lambda _: False) -> Iterator[Any]:
+        """The sign that the workers of the block are to `listen` to. `is_time_for_more`: asked, with how many
+        of them have started, whether there is room for more."""
+        self._noted, self._ended, self.moved_because = threading.Event(), threading.Event(), ""
+        here = on_node(own_node())  # a worker's node may be the one that goes
+        sign: Any = ray.remote(StopSign).options(num_cpus=0, scheduling_strategy=here).remote()
         before = {number: signal.signal(number, self._note) for number in SIGNALS}
-        thread = threading.Thread(target=self._watch, args=(sign,), name="interruption", daemon=True)
+        watching = sign, is_time_for_more
+        thread = threading.Thread(target=self._watch, args=watching, name="interruption", daemon=True)
         thread.start()
         try:
             yield sign
@@ -120,18 +124,25 @@ class Interruption:
         self.number = number
         self._noted.set()
 
-    def _watch(self, sign: Any) -> None:
+    def _watch(self, sign: Any, is_time_for_more: Callable[[int], bool]) -> None:
         moved: set[str] = set()
         try:
             while not self._noted.wait(DRAIN_POLL_SECONDS):
-                leaving = set(cluster_state.get_draining_nodes()) & ray.get(sign.nodes.remote())
+                nodes = ray.get(sign.nodes.remote())
+                leaving = set(cluster_state.get_draining_nodes()) & set(nodes.values())
                 if leaving - moved:
                     moved |= leaving
-                    ray.get(sign.ask.remote(Asked.MOVE))
+                    self._move(sign, "a node is about to go")
+                elif not self.moved_because and is_time_for_more(len(nodes)):
+                    self._move(sign, "there is room for more workers")
             if not self._ended.is_set():
                 self._ask_to_stop(sign)
         except RayError:  # the cluster is gone, which the workers' end tells
             return
+
+    def _move(self, sign: Any, why: str) -> None:
+        self.moved_because = why
+        ray.get(sign.ask.remote(Asked.MOVE))
 
     def _ask_to_stop(self, sign: Any) -> None:
         assert self.number is not None
@@ -148,11 +159,6 @@ class Interruption:
         elif self._ended.is_set():
             return
         signal.pthread_kill(threading.main_thread().ident or 0, self.number)
-
-
-def _beside_this_process() -> NodeAffinitySchedulingStrategy:
-    """A worker's node may be the one that goes."""
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def _first(ask: Callable[[], Value | None], seconds: float, ended: threading.Event) -> Value | None:

@@ -14,22 +14,24 @@ import sys
 import uuid
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from cli.command import arguments, exit_codes
-from cli.errors import Failure, UserError
+from cli.errors import Failure, UserError, require
+from cli.files import absolute_path
 from cli.program import program
 from cluster.layout import Layout
 from cluster.parallel.choose import check_layout
+from cluster.worker_range import FEWEST_FLAG, FLAG, with_range
 from pipelines.shards.manifest import read_manifest
 from pipelines.shards.reader import Shards
+from pipelines.shards.splits import training_splits
 from pipelines.storage.apart import require_apart
 from pipelines.storage.folder import Folder
 from vgg.recipes.check import check_recipe
-from vgg.recipes.registry import CLASSIFIERS, RECIPES, Recipes
+from vgg.recipes.registry import CLASSIFIERS, Recipes
 from vgg.recipes.schema import Recipe
 from vgg.recipes.shorthand import expanded
 from vgg.tracking.server import tracking_uri
@@ -37,7 +39,8 @@ from vgg.tracking.software import software
 from vgg.training.config_file import save_config, with_config
 from vgg.training.dry_run import print_plan, print_recipe
 from vgg.training.job import Job, Outcome
-from vgg.training.plan import SPLITS, TrainingPlan
+from vgg.training.kept import kept
+from vgg.training.plan import TrainingPlan
 from vgg.training.run_folder import claimed_folder
 from vgg.training.validation import describe
 from vgg.weights.open_net import NetOpener
@@ -64,6 +67,8 @@ class TrainOptions:
     """Name of the MLflow experiment."""
     dry_run: bool = False
     """Print the resolved recipe, its cost in FLOP and its memory, and stop."""
+    memory_gib: float | None = None
+    """With --dry-run: memory of a worker's device; the largest --layout.micro-batch that fits is printed."""
     save_config: str = ""
     """With --dry-run: YAML file to write the resolved settings to."""
     config: str = ""
@@ -78,19 +83,33 @@ def main() -> None:
 def run_command(words: list[str], recipes: Recipes, prog: str, description: str) -> None:
     """Parse, train, print. Exit code 2 for a user's mistake, 1 for a failed training."""
     with exit_codes():
-        whole, given = with_config(words)
-    options = tyro.extras.overridable_config_cli(
-        {name: (text, TrainOptions(name, recipe)) for name, (text, recipe) in recipes.items()},
-        prog=prog,
-        description=f"{description} Each recipe: its command, its cost, its expected result.",
-        args=whole,
-    )
+        of_file, given = with_config(words)
+    defaults = {name: (text, TrainOptions(name, recipe)) for name, (text, recipe) in recipes.items()}
+    description += " Each recipe: its command, its cost, its expected result."
+    parse = partial(_parsed, prog=prog, description=description)
+    if of_file:  # it stands where a recipe does: what flags are short for is short beside it
+        options = parse(defaults, of_file)
+        defaults[options.name] = (defaults[options.name][0], options)
+    options = parse(defaults, given)
     with exit_codes():
-        named = {argument.partition("=")[0] for argument in given if argument.startswith("--")}
-        options = replace(options, recipe=expanded(options.recipe, RECIPES[options.name][1], named))
         outcome = execute(options)
         if outcome is not None:
             print_outcome(outcome, options.out)
+
+
+def _parsed(
+    defaults: dict[str, tuple[str, TrainOptions]], words: list[str], prog: str, description: str
+) -> TrainOptions:
+    """The options that these words change from the defaults of the recipe that they name."""
+    with exit_codes():
+        words = with_range(words)
+    options = tyro.extras.overridable_config_cli(defaults, prog=prog, description=description, args=words)
+    with exit_codes():
+        named = {word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")}
+        layout, recipe = options.layout, expanded(options.recipe, defaults[options.name][1].recipe, named)
+        if FLAG in named and FEWEST_FLAG not in named:  # a number in place of a file's range
+            layout = replace(layout, fewest_workers=None)
+        return replace(options, recipe=recipe, layout=layout)
 
 
 def execute(options: TrainOptions) -> Outcome | None:
@@ -100,6 +119,8 @@ def execute(options: TrainOptions) -> Outcome | None:
     open_net = NetOpener(server)
     if options.save_config and not (options.dry_run and options.data):
         raise UserError("--save-config is for --dry-run with --data, which resolves all settings")
+    if options.memory_gib is not None:
+        require(options.dry_run and options.memory_gib > 0, "--memory-gib", "positive, with --dry-run")
     check_recipe(recipe)
     check_layout(layout, recipe.train.batch)
     if not 0 <= options.seed < 2**63:
@@ -107,19 +128,19 @@ def execute(options: TrainOptions) -> Outcome | None:
     if not options.data and not options.dry_run:
         raise UserError("--data is missing: a packed data set (python -m pipelines.pack SOURCE OUT)")
     if not options.data:
-        print_recipe(options.name, recipe, layout)
+        print_recipe(options.name, recipe, layout, options.memory_gib)
         return None
     plan = _plan(replace(options, recipe=recipe), open_net)
     out = _out(options)
     if options.dry_run:
-        print_plan(plan, layout)
+        print_plan(plan, layout, options.memory_gib)
         if options.save_config:
             save_config(options.save_config, options.name, _settings(options, plan))
         return None
     if out is None:
         raise UserError("--out is missing: the folder or URI that this run leaves its results in")
     with claimed_folder(out, plan, software()) as uid:
-        print(f"starting {layout.workers} worker(s) …", flush=True)
+        print(f"starting {layout.asked_workers} worker(s) …", flush=True)
         job = Job(
             plan=plan,
             out=out.uri if out.local is None else str(out.local),
@@ -136,27 +157,33 @@ def execute(options: TrainOptions) -> Outcome | None:
 
 
 def _run(job: Job, open_net: NetOpener) -> Outcome:
-    """Train on the cluster; where workers save midway as a node is about to go, go on elsewhere."""
+    """Train on the cluster; where workers save midway, as a node is about to go or there is room for more of
+    them, go on with others."""
     from cluster import trainer  # Ray takes a second to import: mistakes are reported before that
     from cluster.connection import connect
     from cluster.stopping import Interruption
     from vgg.tracking.cut_off import ending_run
     from vgg.tracking.observers import training_observers
     from vgg.tracking.progress_bar import progress_bar
+    from vgg.tracking.remark import remark
+    from vgg.tracking.without_head import end_without_head
     from vgg.training.loop import train
 
     loop = partial(train, observers=training_observers, open_net=open_net)
+    on_hang, on_lost = partial(remark, job.tracking_uri, job.attempt), partial(end_without_head, job)
     connect()
     saved = ""
     with ending_run(job.tracking_uri, job.attempt), progress_bar() as listener:
         while True:
             interruption = Interruption(job.layout.grace_seconds)
             try:
-                outcome: Outcome = trainer.run(loop, job, job.layout, listener, interruption)
+                outcome: Outcome = trainer.run(loop, job, job.layout, listener, interruption, on_hang, on_lost)
             except UserError as error:
                 if not saved:
                     raise
                 raise Failure(f"{error} {saved}; the same command goes on from there") from error
+            except Failure as error:
+                raise Failure(f"{error}; {kept(job.out)}") from error
             if outcome.stopped_at is None:
                 return outcome
             saved = (
@@ -168,16 +195,16 @@ def _run(job: Job, open_net: NetOpener) -> Outcome:
                 print(f"stopped: {saved}; the same command goes on from there", file=sys.stderr, flush=True)
                 gc.freeze()  # the interpreter's last collection takes seconds, of which an ending job has few
                 sys.exit(128 + interruption.number)
-            print(f"a node is about to go: {saved}; going on elsewhere", file=sys.stderr, flush=True)
+            print(f"{interruption.moved_because}: {saved}; going on with others", file=sys.stderr, flush=True)
 
 
 def _plan(options: TrainOptions, open_net: NetOpener) -> TrainingPlan:
     """UserError where recipe, data and starting weights do not fit each other."""
-    data = _absolute(options.data, "--data")
+    data = absolute_path(options.data, "--data")
     folder = Folder(data, "--data")
     manifest = read_manifest(folder)
     if folder.local is not None:  # what lies on a store is looked into by the workers, which stage it
-        for split in set(SPLITS) & set(manifest.splits):
+        for split in set(training_splits(manifest)) & set(manifest.splits):
             Shards(folder.local, manifest, split)
     return TrainingPlan.resolve(options.name, options.recipe, options.seed, data, manifest, open_net)
 
@@ -186,8 +213,8 @@ def _out(options: TrainOptions) -> Folder | None:
     """The run's folder; None where the user named none. UserError where it lies in the data."""
     if not options.out:
         return None
-    out = Folder(_absolute(options.out, "--out"), "--out")
-    require_apart(out, Folder(_absolute(options.data, "--data"), "--data"))
+    out = Folder(absolute_path(options.out, "--out"), "--out")
+    require_apart(out, Folder(absolute_path(options.data, "--data"), "--data"))
     return out
 
 
@@ -214,17 +241,9 @@ def _located(recipe: Recipe) -> Recipe:
     start_from = recipe.model.start_from
     if start_from is None or re.match(r"\w+:/", start_from):
         return recipe
-    return replace(recipe, model=replace(recipe.model, start_from=_absolute(start_from, "--model.start-from")))
-
-
-def _absolute(path: str, flag: str) -> str:
-    """The absolute path; UserError where it would lie in the temporary copy that a submitted job runs in."""
-    relative = "://" not in path and not Path(path).is_absolute()
-    if relative and "working_dir_files" in Path.cwd().parts:
-        raise UserError(
-            f"{flag} {path} must be absolute: a submitted job runs in a temporary copy of the folder"
-        )
-    return path if "://" in path else str(Path(path).absolute())
+    return replace(
+        recipe, model=replace(recipe.model, start_from=absolute_path(start_from, "--model.start-from"))
+    )
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ def gradient_reducer(
 
 def uses_fixed_order(layout: Layout, worker: Worker, batch: int) -> bool:
     """Whether gradients are added along the fixed tree; `auto` does so on CPUs, where nothing can overlap."""
-    possible = worker.world <= LEAVES <= batch
+    most = max(worker.world, layout.workers if layout.is_range else 1)  # one way for all numbers of workers
+    possible = most <= LEAVES <= batch
     assert possible or layout.reduce != "fixed-order"
     if layout.reduce == "auto":
         return possible and worker.device.type == "cpu"
@@ -42,6 +43,9 @@ def check_layout(layout: Layout, batch: int) -> None:
         f"ddp for more than {LEAVES} workers or a batch of fewer than {LEAVES}",
     )
     require(1 <= layout.workers <= batch, "--layout.workers", f"from 1 to the batch of {batch}")
+    fewest = layout.fewest_workers
+    at_most = f"from 1 to the {layout.workers} of --layout.workers"
+    require(fewest is None or 1 <= fewest <= layout.workers, "--layout.fewest-workers", at_most)
     require(layout.micro_batch is None or layout.micro_batch >= 1, "--layout.micro-batch", "at least 1")
     cores = layout.cpus_per_worker
     require(cores is None or 1 <= cores <= 4096, "--layout.cpus-per-worker", "from 1 to 4096")
@@ -51,5 +55,7 @@ def check_layout(layout: Layout, batch: int) -> None:
     require(waits, "--layout.wait-seconds", "not negative, and finite")
     ends = layout.grace_seconds >= 0 and isfinite(layout.grace_seconds)
     require(ends, "--layout.grace-seconds", "not negative, and finite")
+    hangs = layout.hang_seconds >= 0 and isfinite(layout.hang_seconds)
+    require(hangs, "--layout.hang-seconds", "not negative, and finite")
     stages = layout.stage_gb is None or (layout.stage_gb > 0 and isfinite(layout.stage_gb))
     require(stages, "--layout.stage-gb", "positive and finite")

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cluster.layout import Worker
 from cluster.parallel.gathered import GatheredLinear, gather_linears, others
 from cluster.partition import micro_batches, rank_slice
+from cluster.progress import Part
 
 
 class DDPReducer:
@@ -34,7 +35,7 @@ class DDPReducer:
         `gather`: see `cluster.parallel.gathered`.
         """
         shares = [rank_slice(rank, worker.world, batch) for rank in range(worker.world)]
-        self.batch, self.rows = batch, shares[worker.rank]
+        self.batch, self.rows, self._progress = batch, shares[worker.rank], worker.progress
         self._gathered = gather_linears(net, worker, shares) if gather else []
         alone = worker.world == 1 or not others(net, self._gathered)
         self.module = net if alone else _distributed(net, worker, example, self._gathered)
@@ -50,8 +51,9 @@ class DDPReducer:
                 loss = loss_of_rows(rows)
                 scaler.scale(loss).backward()
             losses.append(loss.detach())
-        for layer in self._gathered:
-            layer.finish()
+        with self._progress.at(Part.EXCHANGE):
+            for layer in self._gathered:
+                layer.finish()
         return reduce(torch.add, losses)[None]
 
     def _local_only(self) -> AbstractContextManager[None]:

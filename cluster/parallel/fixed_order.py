@@ -17,6 +17,7 @@ from cluster.layout import Worker
 from cluster.parallel.gathered import gather_linears, others
 from cluster.parallel.tree_sum import LEAVES, TreeSum
 from cluster.partition import micro_batches, rank_slice
+from cluster.progress import Part
 
 
 class FixedOrderReducer:
@@ -27,6 +28,7 @@ class FixedOrderReducer:
     ) -> None:
         """`micro_batch`: rows of a pass at most; None: a leaf. `gather`: see `cluster.parallel.gathered`."""
         self.module, self.batch, self._device = net, batch, worker.device
+        self._progress = worker.progress
         shares = [_rows_of_rank(rank, worker.world, batch) for rank in range(worker.world)]
         self.rows = shares[worker.rank]
         self._leaves = []
@@ -48,9 +50,10 @@ class FixedOrderReducer:
                 with self._tree.completes(leaf if rows == passes[-1] else None):
                     scaler.scale(loss).backward()
                 losses_L[leaf] += loss.detach()
-        self._tree.finish()
-        for layer in self._gathered:
-            layer.finish()
+        with self._progress.at(Part.EXCHANGE):
+            self._tree.finish()
+            for layer in self._gathered:
+                layer.finish()
         return losses_L
 
 

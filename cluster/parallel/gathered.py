@@ -59,13 +59,15 @@ class GatheredLinear(nn.Linear):
         self._inputs, self._output_gradients = (Factor(worker, shares) for _ in range(2))
         self._cast_weight: torch.Tensor | None = None
         self._gradient_OI = torch.empty(0)  # made once: fresh memory is slow to touch
+        # Gathering is not the compiler's to trace. Said here, as it imports the compiler: two seconds, which a
+        # process that only checks a layout would wait for.
+        self._product = torch.compiler.disable(_Product.apply)
 
-    @torch.compiler.disable  # gathering is not the compiler's to trace
     def forward(self, inputs_mI: torch.Tensor) -> torch.Tensor:
         """As `nn.Linear`; where gradients are computed, the next rows of this worker."""
         if not torch.is_grad_enabled():
             return super().forward(inputs_mI)
-        outputs_mO: torch.Tensor = _Product.apply(inputs_mI, self.weight, self.bias, self)
+        outputs_mO: torch.Tensor = self._product(inputs_mI, self.weight, self.bias, self)
         return outputs_mO
 
     def weight_in(self, dtype: torch.dtype) -> torch.Tensor:

@@ -26,7 +26,7 @@ def random_edges(seed, count=64):
     return torch.cat([corners.min(1).values, corners.max(1).values], 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**30))
 def test_overlap_is_torchvisions(seed):
     one_B4, other_B4 = random_edges(seed), random_edges(seed + 1)

@@ -19,11 +19,10 @@ from vgg.weights.retention import open_checkpoint
 CONVOLUTIONS = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "conv4_1", "conv4_2", "conv5_1", "conv5_2")
 
 
-def test_one_two_and_three_workers_end_with_the_same_bits(box_workers, boxed, classifier, tmp_path):
+def test_one_two_and_three_workers_end_with_the_same_bits(workers, boxed, classifier, tmp_path):
     asked = made.box_recipe(4, classifier)
     results = [
-        box_workers.run(world, made.job("boxes", boxed, tmp_path / str(world), asked)).result
-        for world in (1, 2, 3)
+        workers.run(world, made.job("boxes", boxed, tmp_path / str(world), asked)).result for world in (1, 2, 3)
     ]
     assert len({result["weights_sha256"] for result in results}) == 1
     assert results[0]["validations"][-1]["seen"] == 18, "images with a box alone, each once"
@@ -32,31 +31,31 @@ def test_one_two_and_three_workers_end_with_the_same_bits(box_workers, boxed, cl
     assert results[0]["fresh_layers"] == ["fc8"]
 
 
-def test_under_ddp_the_losses_agree(box_workers, boxed, classifier, tmp_path):
+def test_under_ddp_the_losses_agree(workers, boxed, classifier, tmp_path):
     asked, layout = made.box_recipe(3, classifier), Layout(reduce="ddp")
     losses = [
-        box_workers.run(world, made.job("boxes", boxed, tmp_path / str(world), asked, layout)).result["losses"]
+        workers.run(world, made.job("boxes", boxed, tmp_path / str(world), asked, layout)).result["losses"]
         for world in (1, 2)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("boxes", ["single", "per-class"])
-def test_interrupted_and_resumed_it_ends_with_the_same_bits(box_workers, boxed, classifier, tmp_path, boxes):
+def test_interrupted_and_resumed_it_ends_with_the_same_bits(workers, boxed, classifier, tmp_path, boxes):
     recipes = {steps: made.box_recipe(steps, classifier, boxes=boxes) for steps in (2, 5)}
-    box_workers.run(1, made.job("boxes", boxed, tmp_path / "out", recipes[2]))
-    resumed = box_workers.run(2, made.job("boxes", boxed, tmp_path / "out", recipes[5])).result
-    straight = box_workers.run(1, made.job("boxes", boxed, tmp_path / "straight", recipes[5])).result
+    workers.run(1, made.job("boxes", boxed, tmp_path / "out", recipes[2]))
+    resumed = workers.run(2, made.job("boxes", boxed, tmp_path / "out", recipes[5])).result
+    straight = workers.run(1, made.job("boxes", boxed, tmp_path / "straight", recipes[5])).result
     assert resumed["resumed_from"] == [2]
     assert resumed["weights_sha256"] == straight["weights_sha256"]
     weights = open_checkpoint(str(tmp_path / "out")).model["fc8.weight"]
     assert len(weights) == (4 if boxes == "single" else 8)
 
 
-def test_only_fully_connected_layers_tuned(box_workers, boxed, classifier, tmp_path):
+def test_only_fully_connected_layers_tuned(workers, boxed, classifier, tmp_path):
     """As two of table 8's three nets."""
     asked = made.box_recipe(2, classifier, freeze="convolutions")
-    box_workers.run(1, made.job("boxes", boxed, tmp_path, asked))
+    workers.run(1, made.job("boxes", boxed, tmp_path, asked))
     before, after = open_net(str(classifier)).weights, open_net(str(tmp_path)).weights
     same = {
         name.split(".")[0]
@@ -66,12 +65,12 @@ def test_only_fully_connected_layers_tuned(box_workers, boxed, classifier, tmp_p
     assert same == set(CONVOLUTIONS)
 
 
-def test_boxes_are_learnt(box_workers, boxed, classifier, tmp_path):
+def test_boxes_are_learnt(workers, boxed, classifier, tmp_path):
     """On its own training images, by the optimizer that learns fastest."""
     asked = made.box_recipe(120, classifier)
     asked = replace(asked, optim=replace(asked.optim, name="adam", weight_decay=0.0))
     asked = replace(asked, model=replace(asked.model, dropout=0.0))
-    result = box_workers.run(2, made.job("boxes", boxed, tmp_path, asked)).result
+    result = workers.run(2, made.job("boxes", boxed, tmp_path, asked)).result
     assert {file.name for file in (tmp_path / "pictures").iterdir()} == {
         "boxes.png",
         "curves.png",
@@ -83,8 +82,8 @@ def test_boxes_are_learnt(box_workers, boxed, classifier, tmp_path):
 
 
 class TestMistakes:
-    def test_a_box_net_is_no_classifier(self, boxed, classifier, tmp_path, box_workers):
-        box_workers.run(1, made.job("boxes", boxed, tmp_path, made.box_recipe(1, classifier)))
+    def test_a_box_net_is_no_classifier(self, boxed, classifier, tmp_path, workers):
+        workers.run(1, made.job("boxes", boxed, tmp_path, made.box_recipe(1, classifier)))
         with pytest.raises(UserError, match=r"answers boxes, not classes: python -m vgg\.localise evaluate"):
             open_net(str(tmp_path)).check_classes(read_manifest(boxed), boxed)
         # A classifier that starts from it gets a fresh last layer.

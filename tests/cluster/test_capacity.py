@@ -3,7 +3,6 @@
 import time
 
 import pytest
-import ray
 
 from cli.errors import UserError
 from cluster.capacity import Capacity, resources_per_worker, wait_for_room
@@ -63,14 +62,6 @@ def test_workers_are_on_gpus_where_there_are_any(device, gpus, on_gpus):
 def test_cores_of_a_worker_that_were_not_asked_for(device, nodes, cores):
     resources = [{"CPU": float(cpus), "GPU": float(gpus)} for cpus, gpus in nodes]
     assert resources_per_worker(Layout(device=device), resources)["CPU"] == cores
-
-
-@pytest.fixture
-def connected(ray_cluster):
-    ray.shutdown()
-    ray.init(address=ray_cluster.head.address, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def test_room_on_a_real_cluster(connected, capsys):

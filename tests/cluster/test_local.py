@@ -1,14 +1,20 @@
 """`python -m cluster.local`: a cluster that outlives the command, found again by its state file."""
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cli.errors import Failure
 from cluster import local
 from cluster.nodes import Node
+from cluster.processes import ProcessIdentity
+from tests.conftest import ROOT
 
 
 def run(monkeypatch, *arguments):
@@ -34,6 +40,28 @@ def test_start_and_stop(monkeypatch, tmp_path, capsys):
         assert not state.exists()
     finally:
         node.stop()
+
+
+INTERRUPTED = """
+import signal, sys
+from cluster import local
+signal.signal(signal.SIGINT, signal.default_int_handler)
+local.main()
+"""
+
+
+def test_ctrl_c_leaves_no_half_started_node(tmp_path):
+    command = [sys.executable, "-c", INTERRUPTED, "start", f"--state={tmp_path / 'cluster.json'}"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as starting:
+        while (
+            len(started := psutil.Process(starting.pid).children(recursive=True)) < 2
+        ):  # it and its first part
+            assert starting.poll() is None
+            time.sleep(0.05)
+        node = [ProcessIdentity(each.pid, each.create_time()) for each in started]
+        starting.send_signal(signal.SIGINT)
+        assert starting.wait(60) != 0
+    assert not any(each.alive() for each in node)
 
 
 @pytest.mark.parametrize(("error", "code"), [(Failure("no answer"), 1), (ValueError("a bug"), None)])

@@ -1,13 +1,14 @@
-"""Processes are identified by PID and start time, and ended with all that they started."""
+"""Processes are identified by PID and start time, and ended with all that they started; free ports."""
 
 import os
+import socket
 import subprocess
 import sys
 
 import psutil
 import pytest
 
-from cluster.processes import ProcessIdentity, start_time
+from cluster.processes import ProcessIdentity, free_port, start_time, usual_port
 
 # A parent that ignores SIGTERM, and its child.
 STUBBORN = (
@@ -58,3 +59,26 @@ def test_what_ignores_sigterm_is_killed_with_its_children():
             parent.kill()
             if child.is_running():
                 child.kill()
+
+
+def test_a_port_is_free_again_as_soon_as_its_server_has_ended(capsys):
+    """Though a connection that the server closed first stays in the system's table for a minute."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            server.accept()[0].close()
+            assert client.recv(1) == b""
+    with socket.socket() as strict, pytest.raises(OSError, match="in use"):
+        strict.bind(("127.0.0.1", port))
+    assert free_port(port) == port
+    assert usual_port(port, "the server") == port
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_in_use_is_named_with_the_one_taken_instead(host, capsys):
+    with socket.create_server((host, 0)) as server:
+        port = server.getsockname()[1]
+        other = usual_port(port, "the server")
+    assert other != port
+    assert capsys.readouterr().out == f"port {port} is in use: the server listens on {other}\n"

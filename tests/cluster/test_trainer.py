@@ -1,10 +1,11 @@
 """Worker groups of Ray Train: what workers tell while they run, and what Ray's own actors are handed."""
 
 import os
+from pathlib import Path
 
 import pytest
-import ray
 
+from cli.errors import Failure
 from cluster import trainer
 from cluster.layout import Layout, Worker
 
@@ -17,14 +18,6 @@ def telling(worker: Worker, job: int) -> tuple[int, str | None]:
         for number in range(job):
             worker.tell(number)
     return worker.world, os.environ.get("RAY_ADDRESS")
-
-
-@pytest.fixture
-def cluster(ray_cluster, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", ray_cluster.head.address)
-    ray.shutdown()
-    yield ray_cluster
-    ray.shutdown()
 
 
 def test_messages_come_in_order_and_none_is_lost(cluster):
@@ -43,3 +36,22 @@ def test_without_a_listener_there_is_nobody_to_tell(cluster):
         return worker.tell is None
 
     assert trainer.run(silent, None, Layout(workers=1))
+
+
+def test_a_range_of_workers_starts_anew_after_a_failure(cluster, tmp_path, capsys):
+    def failing_once(worker: Worker, marker: str) -> int:
+        try:
+            Path(marker).mkdir()
+        except FileExistsError:
+            return worker.world
+        raise RuntimeError("lost")
+
+    layout = Layout(workers=2, fewest_workers=1, max_failures=1)
+    assert trainer.run(failing_once, str(tmp_path / "marker"), layout) == 2
+    assert "of 2 workers some were lost" in capsys.readouterr().err
+
+    def failing(worker: Worker, job: None) -> None:
+        raise RuntimeError("lost again")
+
+    with pytest.raises(Failure, match="lost again"):
+        trainer.run(failing, None, Layout(workers=1, fewest_workers=1, max_failures=0))

@@ -90,7 +90,10 @@ def test_only_the_run_of_this_attempt_is_ended(server, info, tmp_path, error, st
             time.sleep(0.1)
     with pytest.raises(error), ending_run(server.url, f"mine-{status}"):
         raise error
-    assert run_of(server, trackers["mine"].sender.info)[1].info.status == status
+    deadline = time.monotonic() + DELIVERY_SECONDS
+    while run_of(server, trackers["mine"].sender.info)[1].info.status != status:  # a busy machine takes longer
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert run_of(server, trackers["other"].sender.info)[1].info.status == "RUNNING"
     for tracker in trackers.values():
         assert tracker.close("FINISHED", DELIVERY_SECONDS)

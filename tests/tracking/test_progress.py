@@ -42,8 +42,9 @@ def test_a_log_has_the_first_step_soon_another_then_a_line_a_minute_and_the_last
     for step in range(1, TOTAL + 1):
         clock[0] += 1
         log.handle(steps(step))
-    printed = [int(step) for step in re.findall(r"step (\d+)/168 ", capsys.readouterr().out)]
-    assert printed == [1, 11, 71, 131, 168]
+    lines = capsys.readouterr().out.splitlines()
+    assert [int(re.findall(r"step (\d+)/168 ", line)[0]) for line in lines] == [1, 11, 71, 131, 168]
+    assert ["at most" in line for line in lines] == [True, *[False] * 4]
 
 
 def test_whoever_watches_is_told_instead(told, capsys):

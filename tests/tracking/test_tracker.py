@@ -16,7 +16,7 @@ def test_everything_arrives(server, info, tmp_path):
     tracker = Tracker(tmp_path, server.url, info)
     for step in range(1, 1501):  # more than a request may hold
         tracker.metrics(step, {"train/loss": 1 / step})
-    tracker.picture("pictures/curves.png", as_png(training_curves([3.0, 2.0], [])))
+    tracker.file("pictures/curves.png", as_png(training_curves([3.0, 2.0], [])))
     tracker.text("result.json", "{}")
     tracker.tags({"more": "yes"})
     assert tracker.close("FINISHED", DELIVERY_SECONDS)

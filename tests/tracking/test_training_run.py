@@ -14,6 +14,7 @@ from tests.processes import job
 from vgg.recipes.registry import RECIPES
 from vgg.tracking.observers import training_observers
 from vgg.tracking.software import software
+from vgg.tracking.training_run import lowest_error
 from vgg.training.loop import train
 from vgg.training.run_folder import claim_folder
 
@@ -70,6 +71,18 @@ def test_runs_name_it_too(trained, mlflow_server, tmp_path):
         uploaded = json.loads(Path(file).read_text())
         kept = folder.read_json("result.json")
         assert {**uploaded, "tracked_at": None} == {**kept, "tracked_at": None}
+
+
+def test_the_error_of_the_best_step_is_tracked_beside_the_last(trained, mlflow_server):
+    _, _, found = runs(mlflow_server)
+    for run, folder in zip(found, trained, strict=True):
+        (validation,) = folder.read_json("result.json")["validations"]
+        error = pytest.approx(100 * (1 - validation["top1"]), abs=1e-3)
+        assert run.data.metrics["best/top1_error"] == run.data.metrics["val/top1_error"] == error
+
+
+def test_a_worse_validation_leaves_the_best_as_it_is():
+    assert lowest_error([{"top1": 0.875}, {"top1": 0.9}, {"top1": 0.896}]) == pytest.approx(10)
 
 
 def test_a_repeated_training_has_a_model_of_its_own(trained, mlflow_server):

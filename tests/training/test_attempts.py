@@ -116,7 +116,7 @@ def test_a_full_disk_ends_the_training_at_once_with_its_reason(digits, tmp_path,
 
     monkeypatch.setattr(retention, "write_files", full)
     outcome = run(job(digits, tmp_path, recipe(4, checkpoint_steps=1)))
-    assert "could not be written" in (outcome.problem or "")
+    assert "the same command goes on from the newest checkpoint" in (outcome.problem or "")
     assert "No space left" in (outcome.problem or "")
     assert not outcome.users_mistake
 

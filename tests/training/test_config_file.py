@@ -16,7 +16,7 @@ CHANGES = ["--optim.name=adam", "--train.steps=7", "--train.compile", "--layout.
 def plans(monkeypatch):
     """The plans and layouts of the dry runs that were made."""
     seen = []
-    monkeypatch.setattr(train, "print_plan", lambda plan, layout: seen.append((plan, layout)))
+    monkeypatch.setattr(train, "print_plan", lambda plan, layout, _: seen.append((plan, layout)))
 
     def dry_run(*arguments):
         monkeypatch.setattr("sys.argv", ["vgg.train", *map(str, arguments), "--dry-run"])
@@ -44,8 +44,38 @@ def test_flags_beside_it_override_it(plans, digits, tmp_path):
     plans("digits", f"--data={digits}", *CHANGES, f"--save-config={file}")
     plan, _ = plans("digits", f"--config={file}", "--train.no-compile", "--optim.name", "sgd")
     assert not plan.recipe.train.compile
-    assert (plan.recipe.optim.name, plan.recipe.optim.lr) == ("sgd", 1e-4)
+    assert (plan.recipe.optim.name, plan.recipe.optim.lr) == ("sgd", 0.01)  # not the rate of the file's adam
     assert plan.recipe.train.steps == 7
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "rate", "scales"),
+    [
+        ("optim: {name: adam, lr: 0.0003}", [], 3e-4, (32, 36, 32)),
+        ("optim: {name: adam}", [], 1e-4, (32, 36, 32)),
+        ("optim: {name: adam, lr: 0.0003}", ["--optim.momentum=0.8"], 3e-4, (32, 36, 32)),
+        ("optim: {lr: 0.02}", ["--optim.name=adam"], 1e-4, (32, 36, 32)),
+        ("model: {side: 64}", [], 0.01, (64, 72, 64)),
+        ("model: {side: 64}\ninput: {max_scale: 100}", [], 0.01, (64, 100, 64)),
+        ("model: {side: 64}\ninput: {max_scale: 100}", ["--model.side=32"], 0.01, (32, 50, 32)),
+        ("input: {max-scale: 50}", ["--model.side=64", "--input.min_scale=66"], 0.01, (66, 100, 64)),
+    ],
+)
+def test_what_is_short_for_other_settings(plans, digits, tmp_path, file, flags, rate, scales):
+    """In a file as among flags, and of flags in proportion to the file."""
+    (tmp_path / "run.yaml").write_text(f"recipe: digits\n{file}")
+    plan, _ = plans(f"--config={tmp_path / 'run.yaml'}", f"--data={digits}", *flags)
+    crop = plan.recipe.input
+    assert plan.recipe.optim.lr == rate
+    assert (crop.min_scale, crop.max_scale, crop.test_scale) == scales
+
+
+@pytest.mark.parametrize(("flag", "asked"), [("4", "4"), ("3..6", "3..6")])
+def test_workers_in_place_of_a_files_range(plans, digits, tmp_path, flag, asked):
+    (tmp_path / "run.yaml").write_text("recipe: digits\nlayout: {workers: 2..8}")
+    assert plans(f"--config={tmp_path / 'run.yaml'}", f"--data={digits}")[1].asked_workers == "2..8"
+    _, layout = plans(f"--config={tmp_path / 'run.yaml'}", f"--data={digits}", f"--layout.workers={flag}")
+    assert layout.asked_workers == asked
 
 
 @pytest.mark.parametrize(
@@ -56,6 +86,11 @@ def test_flags_beside_it_override_it(plans, digits, tmp_path):
         ("- a", "has no line `recipe: NAME`"),
         ("optim: {lr: 1}", "has no line `recipe: NAME`"),
         ("recipe: digits\noptim: {lr: [1, 2]}", r"optim\.lr is neither a number nor a text"),
+        ("recipe: digits\ntrain: {steps: 7}\ntrain: {batch: 64}", "says train twice"),
+        ("recipe: digits\noptim: {lr: 1}\noptim.lr: 2", r"says optim\.lr twice"),
+        ("recipe: digits\ninput: {max_scale: 40, max-scale: 50}", r"says input\.max_scale twice"),
+        ("recipe: digits\nexperiment: 2026-13-01", "is no YAML: month must be in"),
+        ("recipe: digits\noptim: &a {lr: *a}", "is no YAML: .*recursion"),
     ],
 )
 def test_a_file_that_is_none_is_named(tmp_path, text, message):

@@ -81,7 +81,7 @@ def test_the_gradient_norm_is_that_of_all_parameters(dtype):
     scaler.step(optimizer)
     scaler.update()
     hits = torch.tensor(7)
-    window = summed([torch.tensor([1.0, 0.5])], hits, net)
+    window = summed([torch.tensor([1.0, 0.5])], hits, net, Worker(0, 1, 0, CPU, 1), 2)
     assert window.gradient_norm == pytest.approx(expected, rel=1e-6)
-    assert (window.losses, window.hits, window.finite) == ([1.5], 7, True)
+    assert (window.losses, window.hits) == ([1.5], 7)
     assert hits == 0

@@ -9,6 +9,7 @@ import torch
 from cluster.layout import Worker
 from tests.processes import job
 from vgg.recipes.registry import RECIPES
+from vgg.tracking.picture_files import PictureFiles
 from vgg.training.events import Finished, FirstBatch, Started, StepsDone, Validated
 from vgg.training.loop import train
 
@@ -125,6 +126,28 @@ def test_an_error_ends_the_training_for_its_observers_too(digits, tmp_path):
     (finished,) = failing.of(Finished)
     assert finished.result is None
     assert "cut off" in finished.problem
+    assert not finished.is_last
+
+
+def test_pictures_are_drawn_at_an_end_but_not_where_the_workers_start_again(digits, tmp_path):
+    """Which would wait for them."""
+
+    class Failing:
+        def handle(self, event):
+            if isinstance(event, StepsDone) and event.step == fails_at:
+                raise RuntimeError("the others are gone")
+
+    def observers(context):
+        return [Failing(), PictureFiles(context, None)]
+
+    drawn = tmp_path / "pictures" / "curves.png"
+    fails_at = 8
+    with pytest.raises(RuntimeError, match="the others are gone"):
+        train(ALONE, job(digits, tmp_path, recipe(8)), observers)
+    assert not drawn.exists()
+    fails_at = 0
+    assert train(ALONE, job(digits, tmp_path, recipe(8)), observers).problem is None
+    assert drawn.exists()
 
 
 def test_training_accuracy_and_loss_stand_beside_those_of_validation(told, digits, tmp_path):

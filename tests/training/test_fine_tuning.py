@@ -15,7 +15,7 @@ from cluster.parallel.ddp import _distributed
 from cluster.parallel.fixed_order import FixedOrderReducer
 from cluster.parallel.gathered import gather_linears
 from pipelines.shards.manifest import read_manifest
-from tests.processes import Workers, job
+from tests.processes import job
 from vgg.net.architecture import Architecture
 from vgg.recipes.fine_tuning import fitted, frozen_layers
 from vgg.recipes.registry import RECIPES
@@ -34,12 +34,6 @@ CONVOLUTIONS = ["conv1_1", "conv2_1", "conv3_1", "conv3_2", "conv4_1", "conv4_2"
 def recipe(steps=3, start=None, **model):
     changed = replace(RECIPE.model, start_from=None if start is None else str(start), **model)
     return replace(RECIPE, model=changed, train=replace(RECIPE.train, steps=steps))
-
-
-@pytest.fixture(scope="module")
-def workers():
-    with Workers() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +86,23 @@ class TestNames:
 
 
 def test_the_architecture_is_taken_with_scales_in_proportion():
-    asked = replace(RECIPES["fine-tune"][1], model=replace(RECIPES["fine-tune"][1].model, start_from="x"))
-    found = fitted(asked, Architecture("A", 10, 64, 0.5))
+    base = RECIPES["fine-tune"][1]
+    asked = replace(base, model=replace(base.model, start_from="x"))
+    found = fitted(asked, Architecture("A", 10, 64, 0.5), base)
     assert (found.model.configuration, found.model.side, found.model.width) == ("A", 64, 0.5)
     assert (found.input.min_scale, found.input.max_scale, found.input.test_scale) == (73, 82, 73)
-    assert fitted(asked, Architecture("D")).input == asked.input
+    assert fitted(asked, Architecture("D"), base).input == asked.input
+    assert fitted(found, Architecture("A", 10, 64, 0.5), base) == found
+    given = replace(asked, input=replace(asked.input, max_scale=90))
+    assert fitted(given, Architecture("A", 10, 64, 0.5), base).input == replace(found.input, max_scale=90)
+
+
+@pytest.mark.parametrize(("name", "value"), [("configuration", "B"), ("side", 96), ("width", 0.25)])
+def test_a_flag_that_contradicts_the_architecture_that_is_taken(name, value):
+    base = RECIPES["fine-tune"][1]
+    asked = replace(base, model=replace(base.model, start_from="x", **{name: value}))
+    with pytest.raises(UserError, match=rf"--model\.{name} {value}: .*--model\.no-take-architecture"):
+        fitted(asked, Architecture("A", 10, 64, 0.5), base)
 
 
 @pytest.mark.parametrize("reduce", ["fixed-order", "ddp"])

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from cluster.layout import Layout
-from tests.processes import Workers, job, with_processor
+from pipelines.pack import pack
+from pipelines.packing.options import PackOptions
+from tests.processes import job, with_processor
 from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Schedule
 
@@ -20,12 +22,6 @@ DDP = Layout(reduce="ddp")
 
 def steps(count, recipe=RECIPE, **changes):
     return replace(recipe, train=replace(recipe.train, steps=count, checkpoint_steps=4, **changes))
-
-
-@pytest.fixture(scope="module")
-def workers():
-    with Workers() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +75,17 @@ def test_every_validation_image_is_counted_once(straight):
         assert found["validations"][-1]["top1"] * 364 == pytest.approx(
             round(found["validations"][-1]["top1"] * 364)
         )
+
+
+def test_where_there_is_a_holdout_val_is_not_even_read(workers, tmp_path):
+    data = tmp_path / "data"
+    pack(PackOptions("digits", data, workers=1, holdout_share=0.2))
+    for file in data.glob("val*"):
+        file.unlink()
+    found = workers.run(2, job(data, tmp_path / "out", steps(6))).result
+    (seen,) = {v["seen"] for v in found["validations"]}
+    assert seen == pytest.approx(0.2 * 1433, abs=5), "a fifth of each of ten classes, rounded"
+    assert found["data"]["validated_on"] == "holdout"
 
 
 @pytest.mark.parametrize("reduce", ["fixed-order", "ddp"])
@@ -141,7 +148,7 @@ def of_two_kinds(rank):
 
 
 def all_multiply_bf16(rank):
-    return with_processor("amx_tile")
+    return with_processor("amx_bf16")
 
 
 def test_nodes_of_two_kinds_train_in_fp32(workers, digits, straight, tmp_path):
@@ -202,6 +209,7 @@ def test_result_is_what_a_program_reads(straight, digits):
     assert found["recipe"] == "digits"
     assert found["difference"]["train.steps"] == [None, 20]
     assert found["steps"] == 20
+    assert found["data"]["validated_on"] == "val"
     assert sum(shard["rows"] for shard in manifest["splits"]["val"]["shards"]) == 364
     assert 0 <= found["data_wait_share"] < 1
     assert found["images_per_s"] > 0

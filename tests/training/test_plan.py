@@ -110,6 +110,12 @@ class TestEarlierVersions:
                 del saved[part][setting]
             assert saved_difference(saved, asdict(recipe)) == {}
 
+    def test_their_box_nets_started_at_random(self):
+        for name, changes in (("boxes", {"model.box_start": ["mean", "random"]}), ("paper-d-boxes-384", {})):
+            saved = asdict(RECIPES[name][1])
+            del saved["model"]["box_start"]
+            assert saved_difference(saved, asdict(RECIPES[name][1])) == changes
+
     def test_a_setting_that_was_always_there_must_be_there(self):
         saved = asdict(RECIPE)
         del saved["optim"]["lr"]

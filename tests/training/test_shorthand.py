@@ -48,6 +48,11 @@ def resolved(monkeypatch):
             ["--model.side=128", "--input.max-scale=200"],
             {"model.side": 128, "input.min_scale": 128, "input.max_scale": 200, "input.test_scale": 128},
         ),
+        (
+            "tiny-imagenet-11",
+            ["--model.side=128", "--input.max_scale=200"],
+            {"model.side": 128, "input.min_scale": 128, "input.max_scale": 200, "input.test_scale": 128},
+        ),
         ("paper-a", ["--model.side", "224"], {}),
     ],
 )

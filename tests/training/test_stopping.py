@@ -10,7 +10,7 @@ import pytest
 
 from cluster import agreement
 from cluster.stop_request import Asked, StopRequest
-from tests.processes import Workers, job
+from tests.processes import job
 from vgg.recipes.registry import RECIPES
 
 RECIPE = RECIPES["digits"][1]
@@ -51,12 +51,6 @@ def looking_each_step(_: int):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agreement, "LOOK_SECONDS", 0.0)
         yield
-
-
-@pytest.fixture(scope="module")
-def workers():
-    with Workers() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,7 @@ def test_a_state_is_not_overwritten_while_it_is_written(run, monkeypatch):
     monkeypatch.setattr("vgg.weights.writer.write", slowly)
     lease = Lease(run, "attempt")
     lease.acquire()
-    with Saver(run, lease, None) as saver:
+    with Saver(run, lease, None, torch.device("cpu")) as saver:
         for step in (1, 2, 3):
             torch.nn.init.constant_(net.bias, step)
             assert saver.save(step, copied, best=True) is None
@@ -350,6 +350,17 @@ def test_the_checkpoints_of_epochs_are_kept_for_good(run):
     assert prune(run) == []
     (run.local / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"")
     assert prune(run) == ["step-00000004"]
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"epoch": "x"}', ""])
+def test_an_epochs_checkpoint_whose_mark_is_damaged_is_still_kept(run, text):
+    for step in range(1, 4):
+        retention.write(run, state(step), best=False, epoch=1 if step == 2 else None)
+    run.write("checkpoints/step-00000002/epoch.json", text.encode())
+    for step in range(4, 7):
+        retention.write(run, state(step), best=step == 6)
+    assert retention.kept(run)["step-00000002"] == ["an epoch's"]
+    assert steps(run) == ["step-00000002", "step-00000005", "step-00000006"]
 
 
 def test_a_checkpoint_of_an_epoch_that_was_not_finished_does_not_count(run):

@@ -55,6 +55,32 @@ def test_what_is_no_net_is_refused_by_name(tmp_path, name):
         open_net(str(file))
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"classifier.6.weight": torch.zeros(3, 8)},
+        {"classifier.6.weight": [1], "classifier.0.weight": torch.zeros(8, 512)},
+        {"classifier.6.weight": torch.tensor(1.0), "classifier.0.weight": torch.zeros(8, 512)},
+        {"classifier.6.weight": torch.zeros(3, 8), "classifier.0.weight": torch.zeros(8)},
+        {"classifier.6.weight": torch.zeros(3, 8), "classifier.0.weight": torch.zeros(8, 100)},
+    ],
+)
+def test_what_is_nearly_a_net_of_torchvision(tmp_path, state):
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"x\.pth is not a state dict of torchvision's"):
+        open_net(str(tmp_path / "x.pth"))
+
+
+def test_no_server_is_named(tmp_path, monkeypatch):
+    """MLflow would make a database in the folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mlflow_utils, "_tracking_uri", None)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match=r"runs:/abc .*set MLFLOW_TRACKING_URI"):
+        open_net("runs:/abc")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def no_server(monkeypatch):
     """Patience of no time, and no server at the address."""

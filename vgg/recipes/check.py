@@ -4,7 +4,7 @@ from math import isfinite
 
 from cli.errors import UserError, require
 from vgg.net.architecture import Architecture
-from vgg.recipes.schema import Input, Model, Optim, Recipe, Schedule, Train
+from vgg.recipes.schema import FROM_SHALLOWER, Input, Model, Optim, Recipe, Schedule, Train
 
 MAX_STEPS = 99_999_999  # of a training: names of checkpoints have eight digits
 MAX_SIDE = 4096  # of a crop or a rescaled image, in pixels
@@ -27,22 +27,24 @@ def _check_model(model: Model) -> None:
     Architecture(model.configuration, 1 if model.classes is None else model.classes, model.side, model.width)
     require(model.side <= MAX_SIDE, "--model.side", f"at most {MAX_SIDE}")
     require(0 <= model.dropout <= 0.99, "--model.dropout", "a probability of at most 0.99")
-    needs_start = model.initialisation in ("shallower", "checkpoint")
+    needs_start = model.initialisation in ("checkpoint", *FROM_SHALLOWER)
     if needs_start and model.start_from is None:
         raise UserError(
-            f"--model.initialisation {model.initialisation} needs --model.start-from, "
-            "the checkpoint or run folder to start from (or choose --model.initialisation glorot)"
+            f"--model.start-from is missing: the trained net to start from, a run's folder for one "
+            f"(--model.initialisation {model.initialisation}; glorot starts without one, from random weights)"
         )
     if model.start_from is not None and not needs_start and model.initialisation != "glorot":
         raise UserError(
             f"--model.start-from with --model.initialisation {model.initialisation}: choose checkpoint (every "
             "layer) or shallower (paper, section 3.1)"
         )
-    if model.boxes is not None and (model.start_from is None or model.initialisation == "shallower"):
+    if model.boxes is not None and (model.start_from is None or model.initialisation in FROM_SHALLOWER):
         raise UserError(
             "--model.boxes needs --model.start-from, a trained classifier whose layers but the last it takes: "
             "python -m vgg.localise train"
         )
+    of_boxes = model.box_start == "random" or model.boxes is not None
+    require(of_boxes, "--model.box-start mean", "used with --model.boxes")
     for flag, used in (("freeze", model.freeze is not None), ("take-architecture", model.take_architecture)):
         require(not used or model.start_from is not None, f"--model.{flag}", "used with --model.start-from")
 
@@ -84,4 +86,5 @@ def _check_length(train: Train) -> None:
     if (seconds := train.checkpoint_seconds) is not None:
         require(seconds > 0, "--train.checkpoint-seconds", "more than 0")
     require(train.keep_epochs is None or train.keep_epochs >= 1, "--train.keep-epochs", "at least 1")
+    require(train.profile is None or 1 <= train.profile <= 1000, "--train.profile", "from 1 to 1,000")
     require(train.log_steps >= 1, "--train.log-steps", "at least 1")

@@ -17,10 +17,16 @@ ADDED_SETTINGS = {
     "optim.body_lr_factor",
     "schedule.early_stop_on",
     "schedule.patience_steps",
+    "train.bad_numbers",
+    "train.cached_batch",
     "train.validation_steps",
 }
 """Settings that recipes saved by earlier versions lack. These trained as the recipe of that name does now: at
 ImageNet's size a patience of three passes is 15,014 updates, beyond any floor."""
+
+EARLIER_VALUES = {"model.box_start": "random"}
+"""Settings that recipes saved by earlier versions lack, and what these trained by, whatever the recipe of that
+name says now."""
 
 
 def difference(recipe: Recipe, base: Recipe) -> dict[str, list[Any]]:
@@ -31,7 +37,7 @@ def difference(recipe: Recipe, base: Recipe) -> dict[str, list[Any]]:
 def saved_difference(recipe: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The same of recipes as they are saved, as nested dictionaries; a setting that one lacks is None there.
 
-    One of `ADDED_SETTINGS` that `recipe` lacks is as in `base`.
+    One of `ADDED_SETTINGS` that `recipe` lacks is as in `base`, one of `EARLIER_VALUES` as it was then.
     """
     theirs = flatten_saved(base)
     ours = with_added_settings(flatten_saved(recipe), theirs)
@@ -42,7 +48,8 @@ def saved_difference(recipe: Mapping[str, Any], base: Mapping[str, Any]) -> dict
 
 def with_added_settings(saved: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     """Flat settings that an earlier version may have saved, completed from those of `base`."""
-    return {**{name: base[name] for name in ADDED_SETTINGS & base.keys()}, **saved}
+    added = {name: base[name] for name in ADDED_SETTINGS & base.keys()}
+    return {**added, **EARLIER_VALUES, **saved}
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:

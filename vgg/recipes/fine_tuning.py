@@ -7,26 +7,35 @@ from typing import Any
 from cli.errors import UserError
 from vgg.net.architecture import Architecture, layers
 from vgg.recipes.schema import Model, Recipe
-from vgg.recipes.shorthand import in_proportion
+from vgg.recipes.shorthand import SCALES, in_proportion
 
 LAST_LAYER = "fc8"
 
 FREEZE_ALIASES = ("convolutions", "all-but-last")
 
 
-def fitted(recipe: Recipe, start: Architecture) -> Recipe:
+def fitted(recipe: Recipe, start: Architecture, base: Recipe) -> Recipe:
     """The recipe as it trains from a net of this architecture.
 
-    `start_from` alone means every layer; `take_architecture` is carried out.
+    `start_from` alone means every layer; `take_architecture` is carried out. `base`: the recipe before any
+    setting was changed. UserError where a changed one contradicts the architecture that is taken.
     """
     model = recipe.model
     if model.initialisation == "glorot":
         model = replace(model, initialisation="checkpoint")
     if not model.take_architecture:
         return replace(recipe, model=model)
+    for name in ("configuration", "side", "width"):
+        given, taken = getattr(model, name), getattr(start, name)
+        if given not in (taken, getattr(base.model, name)):
+            raise UserError(
+                f"--model.{name} {given}: with --model.take-architecture it is that of the net that it starts "
+                f"from, {taken}: leave it out, or pass --model.no-take-architecture"
+            )
     configuration: Any = start.configuration  # a Literal in the recipe
-    taken = replace(model, configuration=configuration, side=start.side, width=start.width)
-    return replace(recipe, model=taken, input=in_proportion(recipe.input, model.side, start.side))
+    fitting = replace(model, configuration=configuration, side=start.side, width=start.width)
+    changed = [scale for scale in SCALES if getattr(recipe.input, scale) != getattr(base.input, scale)]
+    return replace(recipe, model=fitting, input=in_proportion(recipe.input, model.side, start.side, changed))
 
 
 def frozen_layers(model: Model, architecture: Architecture, fresh: Collection[str]) -> tuple[str, ...]:

@@ -1,4 +1,5 @@
-"""The paper's box nets (appendix A), and one for any net."""
+"""The paper's box nets (appendix A), whose last layer starts at random, and one for any net, which starts at
+the mean box (docs/decisions/localisation.md)."""
 
 from collections.abc import Iterator
 
@@ -31,7 +32,7 @@ def localisation_recipes() -> Iterator[tuple[str, str, Recipe]]:
 
 
 BOXES = Recipe(
-    model=Model(boxes="per-class", take_architecture=True),
+    model=Model(boxes="per-class", box_start="mean", take_architecture=True),
     optim=Optim(lr=1e-3),
     schedule=Schedule(patience=5),
     train=TUNED,

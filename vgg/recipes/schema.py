@@ -7,7 +7,11 @@ from cli.errors import UserError
 from vgg.net.architecture import Architecture, Boxes
 from vgg.net.precision import Precision
 
-Initialisation = Literal["glorot", "normal", "printed", "torchvision", "shallower", "checkpoint"]
+Initialisation = Literal[
+    "glorot", "normal", "printed", "torchvision", "shallower", "shallower-glorot", "checkpoint"
+]
+FROM_SHALLOWER = ("shallower", "shallower-glorot")
+"""Those that take some layers of `start_from`."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,9 @@ class Model:
     boxes: Boxes | None = None
     """Answer boxes in place of classes (paper, appendix A): single, one; per-class, one for each class. See
     python -m vgg.localise."""
+    box_start: Literal["random", "mean"] = "random"
+    """What the fresh last layer of a box net answers before the first update. random: whatever its random
+    weights make of the image, as in the paper. mean: the mean training box, of each class its own."""
     side: int = 224
     """Crop side in pixels, a multiple of 32. The scales of `input` move with it, unless they are given."""
     width: float = 1.0
@@ -34,12 +41,13 @@ class Model:
     initialisation: Initialisation = "glorot"
     """glorot: Glorot and Bengio's uniform. normal: standard deviation 0.01. printed: variance 0.01, as the
     paper prints, which diverges. torchvision: its defaults. shallower: first four convolutions and the fully
-    connected layers of `start_from`, the rest normal. checkpoint: every layer of `start_from`."""
+    connected layers of `start_from`, the rest normal. shallower-glorot: the rest glorot, for narrow nets, in
+    which 0.01 lets nothing through. checkpoint: every layer of `start_from`."""
     start_from: str | None = None
-    """Net whose weights `shallower` and `checkpoint` take: a run's folder (its best checkpoint), a checkpoint,
-    runs:/RUN or models:/MODEL of MLflow, or a weights file of torchvision's vgg11, 13, 16 or 19. Alone it means
-    `checkpoint`. Its mean is subtracted from the pixels, and where its classes are others than the data's, the
-    last layer is a fresh one."""
+    """Net whose weights `shallower`, `shallower-glorot` and `checkpoint` take: a run's folder (its best
+    checkpoint), a checkpoint, runs:/RUN or models:/MODEL of MLflow, or a weights file of torchvision's vgg11,
+    13, 16 or 19. Alone it means `checkpoint`. Its mean is subtracted from the pixels, and where its classes are
+    others than the data's, the last layer is a fresh one."""
     take_architecture: bool = False
     """Take configuration, side and width from `start_from`; the scales of `input` move with the side."""
     freeze: str | None = None
@@ -113,7 +121,8 @@ class Train:
     """Number of updates, instead of `epochs`."""
     precision: Precision = "auto"
     """auto: bf16 on GPUs that have it, fp16 with a loss scaler on older ones; on CPUs bf16 where all of them
-    multiply it natively (AVX512-BF16, AMX), else fp32. What is resumed on CPUs goes on as it began."""
+    multiply it faster (AMX; AVX512-BF16, except where AMX is hidden), else fp32. What is resumed on CPUs goes
+    on as it began."""
     deterministic: bool = False
     """Use only deterministic GPU kernels, so that a resumed run is bit-identical on a GPU too."""
     compile: bool = False
@@ -130,6 +139,17 @@ class Train:
     alone."""
     log_steps: int = 20
     """Updates between tracked metrics, at most: slow ones are tracked every minute."""
+    bad_numbers: Literal["stop", "skip", "roll-back"] = "stop"
+    """What becomes of an update whose loss or gradient is no number. stop: the training ends. skip: the update
+    is not made. roll-back: the training goes on from the newest checkpoint before it, and leaves out that
+    update and the one before, which may have led to it; where the next one breaks too, one more on either side.
+    More than six in a row end it in any case."""
+    profile: int | None = None
+    """Trace so many updates with torch's profiler: each worker's trace and summary are left in OUT/profile and
+    MLflow. None: no trace."""
+    cached_batch: bool = False
+    """Train on the first batch over and over: its images/s are those of a loader without cost. The net is worth
+    nothing."""
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from vgg.recipes.schema import Input, Model, Recipe, Schedule, Train
 def tiny_imagenet_recipes() -> Iterator[tuple[str, str, Recipe]]:
     """Name, expected result and recipe of each."""
     for suffix, configuration, accuracy in [
-        ("11", "A", "52.5"),
-        ("13", "B", "53.4"),
-        ("16", "D", "53.5"),
-        ("16-1x1", "C", "none"),
-        ("19", "E", "52.4"),
+        ("11", "A", "52.5 %"),
+        ("13", "B", "53.4 %"),
+        ("16", "D", "53.5 %"),
+        ("16-1x1", "C", "none known"),
+        ("19", "E", "52.4 %"),
     ]:
         recipe = Recipe(
             model=Model(configuration=configuration, classes=200, side=64),  # type: ignore[arg-type]
@@ -20,5 +20,5 @@ def tiny_imagenet_recipes() -> Iterator[tuple[str, str, Recipe]]:
             schedule=Schedule(patience=5),
             train=Train(epochs=60.0),
         )
-        best = f"best published top-1 accuracy of a plain VGG at 64x64: {accuracy} %"
+        best = f"best published top-1 accuracy of a plain VGG at 64x64: {accuracy}"
         yield f"tiny-imagenet-{suffix}", best, recipe

@@ -31,7 +31,7 @@ def track_result(
     tracker.scores(dict(nets), metrics)
     tracker.text("result.json", json.dumps(result))
     for name, png in pictures.items():
-        tracker.picture(f"pictures/{name}", png)
+        tracker.file(f"pictures/{name}", png)
     if tracker.close("FINISHED", DELIVERY_SECONDS):
         return tracker.sender.url
     print(tracker.undelivered, flush=True)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from vgg.tracking.messages import print_message
 from vgg.tracking.mlflow_client import (
@@ -15,6 +16,9 @@ from vgg.tracking.mlflow_client import (
     translated_errors,
 )
 from vgg.tracking.run_info import unix_time_ms
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 ATTEMPT_TAG = "attempt"
 ENDING_SECONDS = 10.0
@@ -37,22 +41,32 @@ def ending_run(uri: str | None, attempt: str) -> Iterator[None]:
     except BaseException as error:
         if uri is not None:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
-            ending = threading.Thread(target=_end_run, args=(uri, attempt, status), daemon=True)
-            ending.start()
-            ending.join(ENDING_SECONDS)
+            end_run(uri, attempt, status)
         raise
+
+
+def end_run(uri: str, attempt: str, status: str) -> None:
+    """End the run of this attempt, if the server answers soon."""
+    ending = threading.Thread(target=_end_run, args=(uri, attempt, status), daemon=True)
+    ending.start()
+    ending.join(ENDING_SECONDS)
 
 
 def _end_run(uri: str, attempt: str, status: str) -> None:
     try:
         with translated_errors():
             client = connect(uri)
-            everywhere = [each.experiment_id for each in client.search_experiments()]
-            running = f"tags.`{ATTEMPT_TAG}` = '{attempt}' and attributes.status = 'RUNNING'"
-            for run in client.search_runs(everywhere, running):
-                client.set_terminated(run.info.run_id, status, unix_time_ms())
+            for run in running_runs(client, attempt):
+                client.set_terminated(run, status, unix_time_ms())
     except (ServerUnavailable, Undeliverable) as error:
         print_message(f"the run in MLflow stays RUNNING until it is resumed or its spool delivered: {error}")
+
+
+def running_runs(client: "MlflowClient", attempt: str) -> list[str]:
+    """The ids of the runs of an attempt that have not ended."""
+    everywhere = [each.experiment_id for each in client.search_experiments()]
+    running = f"tags.`{ATTEMPT_TAG}` = '{attempt}' and attributes.status = 'RUNNING'"
+    return [run.info.run_id for run in client.search_runs(everywhere, running)]
 
 
 def _exit(number: int, _: FrameType | None) -> None:

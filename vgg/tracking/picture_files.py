@@ -41,7 +41,7 @@ class PictureFiles:
                 if self._watched and not self._files.busy:
                     self._pictures.draw_if_due()
             case Finished():
-                if not event.was_stopped:  # there is no time
+                if event.is_last:  # else there is no time, and who goes on draws them
                     self._pictures.draw()
                 self._files.close()
 
@@ -60,6 +60,10 @@ class Files:
         """Whether a picture is still to be drawn."""
         return not all(drawing.done() for drawing in self._drawings)
 
+    def has(self, path: str) -> bool:
+        """Whether the folder has it."""
+        return self._folder.exists(path)
+
     def figure(self, path: str, make: Callable[..., Figure], *arguments: Any) -> None:
         """Have the figure drawn and kept; one that cannot be is told."""
         drawing = self._thread.submit(self._keep, path, make, arguments)
@@ -70,7 +74,7 @@ class Files:
         png = self._process.png(make, *arguments)
         self._folder.write(path, png)
         if self._tracker is not None:
-            self._tracker.picture(path, png)
+            self._tracker.file(path, png)
 
     def close(self) -> None:
         """Wait for what is still drawn, and give up after a while."""

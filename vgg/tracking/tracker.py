@@ -56,12 +56,12 @@ class Tracker:
         """Set tags of the run."""
         self.spool.append({"kind": "tags", "values": dict(values)})
 
-    def picture(self, path: str, png: bytes) -> None:
-        """Log a PNG file at this artifact path. If the disk has no room for it, that is told."""
-        file = self.spool.new_file(".png")
+    def file(self, path: str, data: bytes) -> None:
+        """Log a file at this artifact path. If the disk has no room for it, that is told."""
+        file = self.spool.new_file(Path(path).suffix)
         try:
             with _removed_if_partial(file):
-                file.write_bytes(png)
+                file.write_bytes(data)
         except OSError as error:
             print_message(f"{path} is not tracked: {file} cannot be written ({error})")
             return

@@ -26,15 +26,27 @@ SHOWN_INPUTS = 24
 SHOWN_AT_RANDOM = 12
 
 
+Drawing = tuple[str, Callable[..., Figure], tuple[Any, ...]]
+"""A picture's path, what draws it, and of what."""
+
+
 class FigureSink(Protocol):
     """Where pictures go: a tracker, say."""
+
+    def has(self, path: str) -> bool:
+        """Whether there is such a picture, drawn by this process or by one before it."""
 
     def figure(self, path: str, make: Callable[..., Figure], *arguments: Any) -> None:
         """Keep the figure that `make` draws of these arguments, in another process, under this path."""
 
 
 class TrainingPictures:
-    """What is drawn is copied before, and pickled while the training goes on."""
+    """What is drawn is copied before, and pickled while the training goes on.
+
+    What the net answers is that of the best validation: of the net that is tested and used afterwards.
+    """
+
+    answers_path = "pictures/classes.png"
 
     def __init__(self, context: RunContext, tracker: FigureSink) -> None:
         self._context, self._tracker, self._plan = context, tracker, context.job.plan
@@ -43,6 +55,9 @@ class TrainingPictures:
         self._boxes_N4 = context.val_set.own_boxes().targets_N4 if boxed else None
         self._latest: Validated | None = None
         """The last validation that is not drawn yet."""
+        self._answers: list[Drawing] = []
+        """Of the best one, if they are not drawn yet."""
+        self._shows_none = not tracker.has(self.answers_path)
         self._drawn_at = time.monotonic()
 
     def inputs(self, batch: Batch) -> None:
@@ -56,33 +71,42 @@ class TrainingPictures:
         self._tracker.figure("pictures/inputs.png", input_montage, pixels_BHWC, labels, title)
 
     def validated(self, event: Validated) -> None:
-        """Keep this validation, to be drawn."""
+        """Keep this validation, and the net's answers if none was better: the net is another one at the next.
+
+        A training that resumes without pictures shows those of its first validation until then.
+        """
         self._latest = event
+        if event.is_best or self._shows_none:
+            self._answers, self._shows_none = self._answers_of(event), False
 
     def draw_if_due(self) -> None:
-        """Draw the last validation, unless another was drawn just before."""
+        """Draw what was kept, unless another validation was drawn just before."""
         if time.monotonic() - self._drawn_at >= PICTURE_SECONDS:
             self.draw()
 
     def draw(self) -> None:
-        """Draw the last validation, if it is not drawn yet."""
+        """Draw what was kept and is not drawn yet."""
         if self._latest is None:
             return
         event, self._latest, self._drawn_at = self._latest, None, time.monotonic()
-        title = self._title(event)
-        self._tracker.figure("pictures/curves.png", training_curves, event.losses, event.validations, title)
-        self._draw_answers(event)
+        curves = event.losses, event.validations, self._title_of_curves(event)
+        self._tracker.figure("pictures/curves.png", training_curves, *curves)
+        answers, self._answers = self._answers, []
+        for path, make, arguments in answers:
+            self._tracker.figure(path, make, *arguments)
 
-    def _draw_answers(self, event: Validated) -> None:
+    def _answers_of(self, event: Validated) -> list[Drawing]:
         """What the net answers for validation images."""
         assert isinstance(event.scores, ValidationScores)
-        names, figure = self._class_names, self._tracker.figure
         counts_KK, title = event.scores.confusion_KK.numpy(), self._title(event)
         worst = self._images(event.scores.worst) if event.scores.worst else None
         shown = self._predictions(worst), self._predictions(self._at_random)
-        figure("pictures/classes.png", class_accuracy_figure, counts_KK, names, title)
-        figure("pictures/confusion.png", confusion_figure, counts_KK, names, title)
-        figure("pictures/predictions.png", prediction_montage, *shown, title)
+        of_classes = counts_KK, self._class_names, title
+        return [
+            (self.answers_path, class_accuracy_figure, of_classes),
+            ("pictures/confusion.png", confusion_figure, of_classes),
+            ("pictures/predictions.png", prediction_montage, (*shown, title)),
+        ]
 
     @property
     def _subject(self) -> str:
@@ -92,9 +116,19 @@ class TrainingPictures:
         """Net, data, protocol and result."""
         last = event.validations[-1]
         return (
-            f"{self._subject}, step {event.step:,}: single crop, Q = {self._plan.recipe.input.test_scale}, "
+            f"{self._subject}, step {event.step:,}: {self._protocol}, "
             f"top-1 error {100 * (1 - last['top1']):.1f} % of {last['seen']:,} images"
         )
+
+    def _title_of_curves(self, event: Validated) -> str:
+        return (
+            f"{self._subject}, {event.step:,} steps: {self._protocol}, "
+            f"best top-1 error {100 * (1 - event.best['top1']):.1f} % of {event.best['seen']:,} images"
+        )
+
+    @property
+    def _protocol(self) -> str:
+        return f"single crop, Q = {self._plan.recipe.input.test_scale}"
 
     @cached_property
     def _at_random(self) -> Batch:

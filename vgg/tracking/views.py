@@ -21,7 +21,7 @@ COLUMNS = (
     "metrics.`top1_error`",
     "metrics.`top5_error`",
     "metrics.`top1_error_over_published`",
-    "metrics.`val/top1_error`",
+    "metrics.`best/top1_error`",
 )
 CHARTS = ("top1_error", "top5_error", "top1_error_over_published")
 MAX_COMPARED_TESTS = 10

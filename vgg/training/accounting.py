@@ -3,7 +3,6 @@
 Shapes: L leaves of the batch.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,9 @@ import torch
 from torch import nn
 
 from cluster.collectives import sum_over_workers
+from cluster.layout import Worker
+from cluster.progress import Part
+from vgg.training.rank_times import RankTime, rank_times
 
 
 @dataclass(frozen=True)
@@ -23,19 +25,21 @@ class Window:
     """Rows whose best-scored class was the true one."""
     gradient_norm: float
     """L2 norm of the gradient of the last update, without weight decay."""
-
-    @property
-    def finite(self) -> bool:
-        """Whether every loss is a number."""
-        return all(map(math.isfinite, self.losses))
+    times: tuple[RankTime, ...] = ()
+    """Of each worker's updates."""
 
 
-def summed(losses_L: Sequence[torch.Tensor], hits: torch.Tensor, net: nn.Module) -> Window:
-    """The window of these updates, of each of which every worker has its own losses; `hits` is cleared."""
-    losses = sum_over_workers(torch.stack(list(losses_L))).double().sum(1).float().tolist()
-    all_hits = int(sum_over_workers(hits))
+def summed(
+    losses_L: Sequence[torch.Tensor], hits: torch.Tensor, net: nn.Module, worker: Worker, rows: int
+) -> Window:
+    """The window of these updates, of each of which every worker has its own losses; `hits` is cleared. `rows`:
+    of each batch on this worker."""
+    with worker.progress.at(Part.EXCHANGE):
+        losses = sum_over_workers(torch.stack(list(losses_L))).double().sum(1).float().tolist()
+        all_hits = int(sum_over_workers(hits))
+        times = rank_times(worker, rows, len(losses))
     hits.zero_()
-    return Window(losses, all_hits, gradient_norm(net))
+    return Window(losses, all_hits, gradient_norm(net), times)
 
 
 def gradient_norm(net: nn.Module) -> float:

@@ -4,7 +4,8 @@ A file is read as the flags that it stands for, so that the command line's own p
 value, and flags that are given beside it override it.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +21,38 @@ RECIPE = "recipe"
 
 
 def with_config(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """A command's arguments with `--config FILE` replaced by what the file stands for, and those given beside
-    it.
+    """What the file of `--config FILE` stands for, a recipe's name and flags, and the arguments beside it with
+    that name in front; without `--config`, nothing, and the arguments.
 
-    UserError naming a file that is missing, is no YAML, or names no recipe.
+    UserError naming a file that is missing, is no YAML, names no recipe, or says something twice.
     """
     file, given = _taken_out(arguments, "--config")
     if file is None:
-        return arguments, arguments
+        return [], arguments
     name, flags = read_flags(file)
     if given and given[0] == name:
         given = given[1:]
     elif given and not given[0].startswith("-"):
         raise UserError(f"--config {file} is of recipe {name}, the command names {given[0]}: leave it out")
-    overridden = {_flag(argument) for argument in given}
-    return [name, *(flag for flag in flags if _flag(flag) not in overridden), *given], given
+    return [name, *flags], [name, *given]
 
 
 def read_flags(file: str) -> tuple[str, list[str]]:
     """The recipe's name of a file, and a flag for each other value. Errors as `with_config`."""
     try:
-        found = yaml.safe_load(Path(file).read_text())
+        text = Path(file).read_text(encoding="utf-8")
+        found = yaml.safe_load(text)
+        keys = Counter(_keys(yaml.compose(text, yaml.SafeLoader)))
     except OSError as error:
         raise UserError(f"--config {file} cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a date that is none, of endless nesting
         raise UserError(f"--config {file} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict) or not isinstance(found.get(RECIPE), str):
         raise UserError(
             f"--config {file} has no line `{RECIPE}: NAME`: --dry-run --save-config writes such files"
         )
+    if twice := [key for key, times in keys.items() if times > 1]:
+        raise UserError(f"--config {file} says {twice[0]} twice, of which one would be lost: put them together")
     values = flatten_saved({str(key): value for key, value in found.items() if key != RECIPE})
     for key, value in values.items():
         if value is not None and not isinstance(value, bool | int | float | str):
@@ -56,6 +60,15 @@ def read_flags(file: str) -> tuple[str, list[str]]:
         if isinstance(value, str):
             refuse_secret(value, f"--{key}")
     return found[RECIPE], [_as_flag(key, value) for key, value in values.items()]
+
+
+def _keys(node: yaml.Node | None, prefix: str = "") -> Iterator[str]:
+    """The dotted name of every key below, as often as it is there."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = f"{prefix}{key.value}".replace("-", "_")
+            yield name
+            yield from _keys(value, f"{name}.")
 
 
 def save_config(file: str, recipe_name: str, settings: Mapping[str, Any]) -> None:
@@ -72,12 +85,6 @@ def _as_flag(key: str, value: bool | float | str | None) -> str:
     if isinstance(value, bool):
         return f"--{room}{dot}{'' if value else 'no-'}{name}"
     return f"--{room}{dot}{name}={value}"
-
-
-def _flag(argument: str) -> str:
-    """The flag that an argument sets, whether it says yes or no."""
-    room, dot, name = argument.partition("=")[0].rpartition(".")
-    return f"{room}{dot}{name.removeprefix('no-')}"
 
 
 def _taken_out(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:

@@ -14,15 +14,9 @@ STUCK_STEPS = 300
 STUCK_SHARE = 0.01
 
 
-def divergence(losses: Sequence[float], step: int, plan: TrainingPlan, train_set: Shards) -> str:
-    """Which of the losses, of the updates up to `step`, is the first that is not finite, on which images, and
-    what helps."""
-    first = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
-    broken = step - len(losses) + first + 1
-    return (
-        f"the loss became {losses[first]} at step {broken}, on {_images(broken, plan, train_set)}: lower "
-        "--optim.lr or choose another --model.initialisation"
-    )
+def divergence(what: str, step: int, plan: TrainingPlan, train_set: Shards) -> str:
+    """What went wrong at an update, on which images."""
+    return f"{what} at step {step}, on {_images(step, plan, train_set)}"
 
 
 def stuck(losses: Sequence[float], classes: int) -> str | None:

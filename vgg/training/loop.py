@@ -3,7 +3,7 @@
     open the data and the net; all workers agree that nothing is wrong
     resume from the newest checkpoint, or initialise
     for each step:
-        this worker's rows of the batch -> one update
+        this worker's rows of the batch -> one update, unless its numbers are none
         after the first, and every log_steps or minute: sum the losses over workers, tell the observers
         every epoch or few: validate, adjust the learning rate, save a checkpoint, maybe stop
         asked to end: save a checkpoint, leave a validation that is due to who resumes
@@ -21,15 +21,15 @@ from cli.errors import Failure, UserError
 from cluster.agreement import Agreement
 from cluster.collectives import broadcast, everyones, first_problem
 from cluster.layout import Worker
-from cluster.parallel.choose import gradient_reducer
-from cluster.parallel.reducer import GradientReducer
+from cluster.progress import Part
 from cluster.stop_request import Asked
 from pipelines.loading.batch import to_input
 from vgg.net.precision import DTYPES, MixedPrecision, common_precision, set_gpu_numerics, training_precision
 from vgg.training.accounting import Window, summed
-from vgg.training.divergence import divergence
+from vgg.training.bad_numbers import BadNumbers
 from vgg.training.dropout import MaskSource
 from vgg.training.events import (
+    CUT_OFF,
     Event,
     Finished,
     FirstBatch,
@@ -38,14 +38,15 @@ from vgg.training.events import (
     Started,
     StepsDone,
     Validated,
+    tell_end,
 )
 from vgg.training.job import Job, Outcome
 from vgg.training.lineage import NetOpener
-from vgg.training.opening import OpenedTraining
+from vgg.training.opening import OpenedTraining, open_reducer
 from vgg.training.optimizer import make_optimizer
 from vgg.training.pace import Pace
 from vgg.training.result import training_result
-from vgg.training.resume import restore, to_checkpoint
+from vgg.training.resume import go_back, restore, to_checkpoint
 from vgg.training.saving import Saver
 from vgg.training.schedule import learning_rate, should_stop_early, update_plateau
 from vgg.training.start import Start, set_weights
@@ -93,11 +94,13 @@ class Training:
         if start.checkpoint is not None:
             self.state = restore(start.checkpoint, self.optimizer, self.precision)
             resumed_from = start.checkpoint.step
-        self.saver = Saver(opened.folder, opened.lease, resumed_from)
-        self.agreement, self.asked = Agreement(self.worker), Asked.GO_ON
+        self.saver = Saver(opened.folder, opened.lease, resumed_from, self.worker.device)
+        guarded = self.optimizer, self.precision
+        self.bad_numbers = BadNumbers(self.plan, self.data.train_set, self.saver, *guarded, tell=self._tell)
+        self.agreement, self.asked, self.progress = Agreement(self.worker), Asked.GO_ON, self.worker.progress
         self.pace = Pace(self.recipe.train, self.agreement, self.state.step)
         self.hits = torch.zeros((), dtype=torch.int64, device=self.worker.device)
-        self.reducer = self._make_reducer()
+        self.reducer = open_reducer(self.net, self.worker, self.job)
         self.context = RunContext(
             self.job, self.worker, self.net, self.precision, self.data.val_set, resumed_from, start.skipped
         )
@@ -106,42 +109,40 @@ class Training:
         """Train to the end, or until asked to end."""
         is_first = self.worker.rank == 0
         self.observers = observers(self.context) if is_first else ()
-        self.timer = StepTimer()
+        self.timer = StepTimer(self.progress)
         self._tell(Started())
-        problem: str | None = "the training was cut off by an error"
+        problem: str | None = CUT_OFF
         result = None
         try:
             with self.saver:
                 stopped_by = self._train()
+                self.progress.enter(Part.ENDING)
                 problem = stopped_by or self.saver.finish()
         finally:
             was_stopped = problem is None and self.asked != Asked.GO_ON
             if is_first:
                 if problem is None and not was_stopped:
                     result = training_result(self.context, self.state, self.timer)
-                self._tell(Finished(result, problem, was_stopped))
+                problem = tell_end(self.observers, Finished(result, problem, was_stopped))
         stopped_at = self.state.step if was_stopped else None
         return Outcome(result, problem, stopped_at=stopped_at, moves=self.asked == Asked.MOVE)
 
-    def _make_reducer(self) -> GradientReducer:
-        side = self.plan.architecture.side
-        forward: torch.nn.Module = self.net
-        if self.recipe.train.compile:
-            forward = torch.compile(self.net)  # type: ignore[assignment]  # a module again
-        example = torch.zeros(1, 3, side, side, device=self.worker.device)
-        return gradient_reducer(forward, self.worker, self.job.layout, self.recipe.train.batch, example)
-
     def _train(self) -> str | None:
         """Update until done; the problem that stopped it early, if one did."""
+        problem = self._begin()
+        while problem is None and not self.asked and not self._is_done():
+            problem = self._update()  # once, and again after each roll-back
+        return problem
+
+    def _update(self) -> str | None:
+        """Update until done, asked to end or rolled back; the problem that stopped it early, if one did."""
         state, images_BCHW = self.state, None
         pending: list[torch.Tensor] = []
-        if (problem := self._begin()) or self.asked:
-            return problem
-        with self.data.train_loader(self.reducer.rows, state.step) as loader, self._masks() as masks:
+        with self.data.batches(self.reducer.rows, state.step) as batches, self._masks() as masks:
             self.timer.restart()
-            while state.step < self.plan.total_steps and not self._stops_early():
-                with self.timer.waiting():
-                    batch = next(loader)
+            while not self._is_done():
+                with self.timer.waiting(state.step + 1):
+                    batch = next(batches)
                 if state.step == 0:
                     self._tell(FirstBatch(batch))
                 lr = self._lr()
@@ -157,6 +158,7 @@ class Training:
                         lr=lr,
                         objective=self.task.objective,
                         hits=self.hits,
+                        guard=self.bad_numbers.guard(state),
                     )
                 )
                 state.step += 1
@@ -164,10 +166,13 @@ class Training:
                 saves = self._saves() or self.asked != Asked.GO_ON
                 if state.step < self.pace.tell_at and not saves:
                     continue
-                window = summed(pending, self.hits, self.net)
+                window = summed(pending, self.hits, self.net, self.worker, len(self.reducer.rows))
                 pending.clear()
-                if not window.finite:
-                    return self._diverged(window.losses)
+                if (answer := self.bad_numbers.answer(window, state)) is not None:
+                    if isinstance(answer, str):
+                        return answer
+                    self.state = go_back(answer, self.net, self.optimizer, self.precision, state)
+                    return None
                 self._account(window, lr, saves)
                 if saves and (problem := self._validate_and_save(lr)):
                     return problem
@@ -191,32 +196,31 @@ class Training:
         state.add_hits(window.hits)
         seconds, waited = self.timer.stop(steps)
         self.pace.renew(state.step, seconds / steps, saves=saves)
-        self._tell(StepsDone(state.step, tuple(window.losses), window.gradient_norm, lr, seconds, waited))
+        told = tuple(window.losses), window.gradient_norm, lr, seconds, waited, window.times
+        self._tell(StepsDone(state.step, *told))
 
     def _masks(self) -> MaskSource:
-        dropout, hidden, precision = self.recipe.model.dropout, self.net.hidden, self.precision
-        rows, device = self.reducer.rows, self.worker.device
-        return MaskSource(self.plan.seed, rows, hidden, dropout, device=device, dtype=precision.dtype)
+        of = self.plan.seed, self.reducer.rows, self.net.hidden, self.recipe.model.dropout
+        return MaskSource(*of, device=self.worker.device, dtype=self.precision.dtype)
 
     def _lr(self) -> float:
         return learning_rate(self.recipe.optim.lr, self.state.plateau, self.recipe.schedule)
 
-    def _stops_early(self) -> bool:
-        return should_stop_early(self.state.plateau, self.recipe.schedule)
-
-    def _is_due(self, every: int) -> bool:
-        return self.state.step % every == 0
+    def _is_done(self) -> bool:
+        stops_early = should_stop_early(self.state.plateau, self.recipe.schedule)
+        return self.state.step >= self.plan.total_steps or stops_early
 
     def _validates(self) -> bool:
         return self.plan.validation_is_due(self.state.step) or self.state.step == self.plan.total_steps
 
     def _saves(self) -> bool:
         step = self.state.step
-        due = self._is_due(self.recipe.train.checkpoint_steps) or step >= self.pace.save_at
+        due = step % self.recipe.train.checkpoint_steps == 0 or step >= self.pace.save_at
         return due or self._validates() or self.plan.kept_epoch(step) is not None
 
     def _validate_and_save(self, lr: float) -> str | None:
         best = self._validates() and not self.asked and self._validate(lr)
+        self.progress.enter(Part.SAVING)
         copied = partial(to_checkpoint, self.plan, self.net, self.optimizer, self.precision, self.state)
         return self.saver.save(self.state.step, copied, best=best, epoch=self.plan.kept_epoch(self.state.step))
 
@@ -240,10 +244,6 @@ class Training:
         history = tuple(state.losses), tuple(state.validations)
         self._tell(Validated(state.step, scores, state.plateau.drops, *history))
         return before is None or scores.top1_accuracy > before["top1"]
-
-    def _diverged(self, losses: list[float]) -> str:
-        said = divergence(losses, self.state.step, self.plan, self.data.train_set)
-        return f"{said}; {self.saver.kept()}"
 
     def _tell(self, event: Event) -> None:
         for observer in self.observers:

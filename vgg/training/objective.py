@@ -28,4 +28,5 @@ class Classification:
 
     def hits(self, outputs_bK: torch.Tensor, targets_b: torch.Tensor) -> torch.Tensor:
         """See `Objective.hits`."""
-        return (outputs_bK.argmax(1) == targets_b).sum()
+        best_b, classes_b = outputs_bK.max(1)
+        return ((classes_b == targets_b) & best_b.isfinite()).sum()  # of NaN none is best

@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from cluster.layout import Worker
+from cluster.parallel.choose import gradient_reducer
+from cluster.parallel.reducer import GradientReducer
 from pipelines.storage.folder import Folder
 from vgg.net.module import VGG
 from vgg.training.data import TrainingData
@@ -37,12 +41,13 @@ class OpenedTraining:
         data = TrainingData.open(job, worker)
         folder = Folder(job.out, "--out").underway()
         net = VGG(job.plan.architecture)
+        net.recomputes = job.layout.recompute
         if worker.rank:
             return cls(worker, job, folder, data, net, None, None)
         lease = Lease(folder, job.attempt)
         lease.acquire()
         try:
-            start = choose_start(folder, job.plan, precision, worker.device, net, open_net)
+            start = choose_start(folder, data, precision, worker.device, net, open_net)
         except BaseException:
             lease.release()
             raise
@@ -52,3 +57,11 @@ class OpenedTraining:
         """Let another attempt write to the run's folder."""
         if self.lease is not None:
             self.lease.release()
+
+
+def open_reducer(net: VGG, worker: Worker, job: Job) -> GradientReducer:
+    """How the workers' gradients become one. The net lies on the worker's device, with its weights."""
+    recipe, side = job.plan.recipe, job.plan.architecture.side
+    forward: torch.nn.Module = torch.compile(net) if recipe.train.compile else net  # type: ignore[assignment]
+    example = torch.zeros(1, 3, side, side, device=worker.device)
+    return gradient_reducer(forward, worker, job.layout, recipe.train.batch, example)

@@ -7,10 +7,11 @@ from typing import Any
 
 from cli.errors import UserError
 from pipelines.shards.manifest import Manifest
+from pipelines.shards.splits import training_splits, validation_split
 from vgg.net.architecture import Architecture
 from vgg.recipes.check import check_recipe, check_steps
 from vgg.recipes.difference import START_FROM, difference, flatten, with_added_settings
-from vgg.recipes.fine_tuning import fitted, frozen_layers
+from vgg.recipes.fine_tuning import LAST_LAYER, fitted, frozen_layers
 from vgg.recipes.registry import RECIPES
 from vgg.recipes.schema import Recipe
 from vgg.training.lineage import Ancestor, NetOpener, check_pixel_scale, lineage_of
@@ -18,17 +19,16 @@ from vgg.training.starting_weights import START_FROM_FLAG, fresh_layers, require
 from vgg.weights.open_run import open_run
 
 FREE_TO_CHANGE = {
+    "train.bad_numbers",  # while none were met: see `vgg.training.start`
     "train.epochs",
     "train.steps",
     "train.checkpoint_steps",
     "train.checkpoint_seconds",
     "train.keep_epochs",
     "train.log_steps",
+    "train.profile",
 }
 """A training may be resumed with other values of these: they do not affect the steps already made."""
-
-SPLITS = ("train", "val")
-"""What a training reads of its data set."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class TrainingPlan:
         start = None
         if recipe.model.start_from is not None:
             start = open_net(recipe.model.start_from, START_FROM_FLAG)
-            recipe = fitted(recipe, start.architecture)
+            recipe = fitted(recipe, start.architecture, RECIPES[recipe_name][1])
             check_recipe(recipe)
         architecture = recipe.architecture(len(manifest.classes))
-        for split in SPLITS:
+        for split in training_splits(manifest):
             if split not in manifest.splits or not manifest.splits[split].images:
                 raise UserError(f"{data} has no images in split {split!r}; a training needs both")
         if recipe.model.boxes is not None:
@@ -94,8 +94,13 @@ class TrainingPlan:
 
     @property
     def val_images(self) -> int:
-        """Images of the validation split; of a box net, those with a box."""
-        return _images(self.recipe, self.manifest, "val")
+        """Images that it validates on; of a box net, those with a box."""
+        return _images(self.recipe, self.manifest, validation_split(self.manifest))
+
+    @property
+    def starts_at_mean_box(self) -> bool:
+        """Whether its fresh last layer begins with the mean training box."""
+        return self.recipe.model.box_start == "mean" and LAST_LAYER in self.fresh
 
     def epochs(self, step: int) -> float:
         """Passes over the training split after `step` updates."""
@@ -159,7 +164,7 @@ def _images(recipe: Recipe, manifest: Manifest, split: str) -> int:
 def _require_boxes(data: str, manifest: Manifest) -> None:
     if manifest.boxes is None:
         raise UserError(f"{data} was packed by an earlier version, which did not count boxes: pack it again")
-    for split in SPLITS:
+    for split in training_splits(manifest):
         if not manifest.boxes.images.get(split):
             raise UserError(
                 f"{data} has no image with a box of its own class in split {split!r}: a box net needs them in "

@@ -1,10 +1,12 @@
 """What a finished training leaves for programs to read."""
 
+import math
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from pipelines.shards.splits import validation_split
 from vgg.recipes.difference import flatten
 from vgg.training.events import RunContext
 from vgg.training.lineage import to_json
@@ -15,7 +17,7 @@ from vgg.weights.state import weights_sha256
 def training_result(context: RunContext, state: TrainerState, timer: StepTimer) -> dict[str, Any]:
     """The fields of result.json, without where the run is tracked."""
     job, plan = context.job, context.job.plan
-    images = timer.steps * plan.recipe.train.batch
+    images, split = timer.steps * plan.recipe.train.batch, validation_split(plan.manifest)
     return {
         "format": 1,
         "recipe": plan.recipe_name,
@@ -26,12 +28,13 @@ def training_result(context: RunContext, state: TrainerState, timer: StepTimer) 
         "settings": flatten(plan.recipe),
         "seed": plan.seed,
         "classes": plan.manifest.class_names,
-        "data": {"folder": plan.data, "digest": plan.manifest.digest},
+        "data": {"folder": plan.data, "digest": plan.manifest.digest, "validated_on": split},
         "layout": asdict(job.layout),
         "device": _device_name(context.worker.device),
         "precision": context.precision.name,
         "steps": state.step,
-        "losses": state.losses,
+        "losses": [loss if math.isfinite(loss) else None for loss in state.losses],
+        "left_out": list(state.left_out),
         "validations": state.validations,
         "best": state.best,
         "images_per_s": images / timer.seconds if timer.seconds else None,

@@ -1,6 +1,6 @@
 """Between a running training and its checkpoints."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 
@@ -41,6 +41,7 @@ def to_checkpoint(
             "mean_rgb": plan.mean_rgb,
             "validations": list(state.validations),
             "hits": state.hits,
+            "left_out": list(state.left_out),
             "plateau": asdict(state.plateau),
             "resumed_from": list(state.resumed_from),
             "precision": precision.name,
@@ -63,4 +64,19 @@ def restore(
         PlateauState(**checkpoint.metadata["plateau"]),
         [*checkpoint.metadata["resumed_from"], checkpoint.step],
         hits=checkpoint.metadata.get("hits"),
+        left_out=tuple(checkpoint.metadata.get("left_out", ())),
     )
+
+
+def go_back(
+    checkpoint: Checkpoint,
+    net: VGG,
+    optimizer: torch.optim.Optimizer,
+    precision: MixedPrecision,
+    state: TrainerState,
+) -> TrainerState:
+    """Put a running training back to an earlier checkpoint of it; the state to continue from, with what `state`
+    knows of this attempt."""
+    net.load_state_dict(checkpoint.model)
+    earlier = restore(checkpoint, optimizer, precision)
+    return replace(earlier, resumed_from=state.resumed_from, left_out=state.left_out)

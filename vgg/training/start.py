@@ -10,9 +10,10 @@ from cli.errors import UserError
 from pipelines.storage.folder import Folder
 from vgg.net.module import VGG
 from vgg.recipes.difference import START_FROM, flatten_saved
+from vgg.training.data import TrainingData
 from vgg.training.lineage import NetOpener, saved_lineage
 from vgg.training.plan import TrainingPlan
-from vgg.training.starting_weights import START_FROM_FLAG, starting_weights
+from vgg.training.starting_weights import START_FROM_FLAG, answer_always, starting_weights
 from vgg.weights.checkpoint import Checkpoint
 from vgg.weights.retention import read_newest
 
@@ -27,12 +28,14 @@ class Start:
     """To resume from."""
     weights: Mapping[str, torch.Tensor] | None = None
     """Of `--model.start-from`, for a training that does not resume."""
+    answer: torch.Tensor | None = None
+    """What the last layer answers before the first update whatever the image; None: as it is initialised."""
     skipped: tuple[str, ...] = ()
     """Why each newer checkpoint is not used."""
 
 
 def choose_start(
-    run: Folder, plan: TrainingPlan, precision: str, device: torch.device, net: VGG, open_net: NetOpener
+    run: Folder, data: TrainingData, precision: str, device: torch.device, net: VGG, open_net: NetOpener
 ) -> Start:
     """Read and verify what the training starts with, and set the net's weights from it.
 
@@ -40,6 +43,7 @@ def choose_start(
     every CPU computes fp32 and bf16, if not equally fast. UserError where the checkpoints are damaged or of
     another training, or the weights do not fit the net.
     """
+    plan = data.job.plan
     checkpoint, skipped = read_newest(run)
     weights = None
     if checkpoint is not None:
@@ -55,7 +59,8 @@ def choose_start(
                 f"--model.start-from {plan.recipe.model.start_from} holds other weights ({digest[:12]}) than "
                 f"at the start ({plan.lineage[0].weights_sha256[:12]}): its own training goes on"
             )
-    start = Start(precision, checkpoint, weights, tuple(skipped))
+    answer = data.mean_answer() if checkpoint is None and plan.starts_at_mean_box else None
+    start = Start(precision, checkpoint, weights, answer, tuple(skipped))
     set_weights(net, plan, start)
     return start
 
@@ -66,6 +71,8 @@ def set_weights(net: VGG, plan: TrainingPlan, start: Start) -> None:
         net.load_state_dict(start.checkpoint.model)
     else:
         starting_weights(net, plan.recipe.model, plan.seed, start.weights, plan.fresh)
+        if start.answer is not None:
+            answer_always(net, start.answer)
 
 
 def _check_identity(run: Folder, metadata: Mapping[str, Any], plan: TrainingPlan, precision: str) -> None:
@@ -73,6 +80,9 @@ def _check_identity(run: Folder, metadata: Mapping[str, Any], plan: TrainingPlan
     if lineage := saved_lineage(metadata):
         theirs[START_FROM] = lineage[0].weights_sha256
     changed = plan.changes_from(theirs)
+    wanted = theirs.get("train.bad_numbers", "stop"), plan.recipe.train.bad_numbers
+    if metadata.get("left_out") and wanted[0] != wanted[1]:
+        changed.append(f"train.bad_numbers left out updates by {wanted[0]} there, is {wanted[1]} here")
     if metadata.get("precision", precision) != precision:
         changed.append(f"train.precision is {metadata['precision']} there, {precision} here")
     if changed:

@@ -9,7 +9,7 @@ from vgg.net.architecture import Architecture
 from vgg.net.initialise import initialise
 from vgg.net.module import VGG
 from vgg.recipes.fine_tuning import LAST_LAYER
-from vgg.recipes.schema import Model
+from vgg.recipes.schema import FROM_SHALLOWER, Model
 from vgg.weights.trained_net import TrainedNet
 
 # Paper, section 3.1. Matched by name, since the shapes agree: conv2_1 of A reads the 64 channels that block 1
@@ -27,7 +27,7 @@ def fresh_layers(model: Model, start: TrainedNet, class_names: Sequence[str]) ->
     """
     same = start.class_names in (None, tuple(class_names)) and start.architecture.classes == len(class_names)
     same &= start.architecture.boxes == model.boxes
-    return () if same or model.initialisation == "shallower" else (LAST_LAYER,)
+    return () if same or model.initialisation in FROM_SHALLOWER else (LAST_LAYER,)
 
 
 def require_fit(
@@ -36,7 +36,7 @@ def require_fit(
     """UserError naming the first layer that `--model.initialisation` could not take from these weights."""
     with torch.device("meta"):
         net = VGG(architecture)
-    if model.initialisation == "shallower":
+    if model.initialisation in FROM_SHALLOWER:
         start_from_shallower(net, state)
     else:
         start_from_checkpoint(net, state, fresh)
@@ -55,12 +55,19 @@ def starting_weights(
         assert state is not None
         initialise(net, "glorot", seed, fresh)
         start_from_checkpoint(net, state, fresh)
-    elif model.initialisation == "shallower":
+    elif model.initialisation in FROM_SHALLOWER:
         assert state is not None
-        initialise(net, "normal", seed)
+        initialise(net, "normal" if model.initialisation == "shallower" else "glorot", seed)
         start_from_shallower(net, state)
     else:
         initialise(net, model.initialisation, seed)
+
+
+def answer_always(net: VGG, answer_K: torch.Tensor) -> None:
+    """Let the last layer answer this, whatever the image: its weights are 0, and learn what differs."""
+    with torch.no_grad():
+        net.fc8.weight.zero_()
+        net.fc8.bias.copy_(answer_K)
 
 
 def start_from_shallower(net: VGG, state: Mapping[str, torch.Tensor]) -> None:

@@ -1,5 +1,6 @@
 """What changes from update to update, besides the tensors, and the timing of one attempt."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from cluster.collectives import sum_over_workers
+from cluster.progress import Part, Progress
 from vgg.training.schedule import PlateauState
 
 LONGEST_SILENCE_SECONDS = 60.0
@@ -22,7 +24,7 @@ class TrainerState:
     step: int = 0
     """Updates made."""
     losses: list[float] = field(default_factory=list)
-    """Mean loss of each update, in nats."""
+    """Mean loss of each update, in nats; no number of those that were left out."""
     validations: list[dict[str, Any]] = field(default_factory=list)
     """See `add_validation`."""
     plateau: PlateauState = field(default_factory=PlateauState)
@@ -30,6 +32,8 @@ class TrainerState:
     """Step that each further attempt resumed from."""
     hits: int | None = 0
     """Training rows since the last validation whose best-scored class was the true one; None if not counted."""
+    left_out: tuple[int, ...] = ()
+    """Updates, counted from 1, that were not made as their numbers were none, or are not to be made."""
 
     def add_hits(self, hits: int) -> None:
         """Count right answers of the updates just made."""
@@ -40,15 +44,16 @@ class TrainerState:
         """Keep a validation: step, epoch, lr, `ValidationScores.summary`, and beside it the mean loss and the
         accuracy of the updates since the one before, each on its own batch of `batch` rows."""
         first = self.validations[-1]["step"] if self.validations else 0
-        losses = self.losses[first:]
+        rows = len(self.losses[first:]) * batch
+        losses = [loss for loss in self.losses[first:] if math.isfinite(loss)]
         self.validations.append(
             {
                 "step": self.step,
                 "epoch": epoch,
                 "lr": lr,
                 **scores,
-                "train_loss": sum(losses) / len(losses),
-                "train_top1": None if self.hits is None else self.hits / (len(losses) * batch),
+                "train_loss": sum(losses) / len(losses) if losses else None,
+                "train_top1": None if self.hits is None else self.hits / rows,
             }
         )
         self.hits = 0
@@ -67,19 +72,24 @@ class TrainerState:
 class StepTimer:
     """Seconds spent in updates, and of these in waiting for data, without validations and checkpoints."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress) -> None:
+        """`progress`: this worker's, kept up to date."""
+        self._progress = progress
         self.seconds, self.data_wait_seconds, self.steps = 0.0, 0.0, 0
         self.restart()
 
     def restart(self) -> None:
         """Begin a window of updates."""
         self._started, self._waited = time.perf_counter(), 0.0
+        self._progress.spent()  # of no update
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the block as waiting for data."""
+    def waiting(self, step: int) -> Iterator[None]:
+        """Count the block as waiting for the data of this step."""
         started = time.perf_counter()
+        self._progress.begin_step(step)
         yield
+        self._progress.enter(Part.COMPUTE)
         self._waited += time.perf_counter() - started
 
     def stop(self, steps: int) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import torch
 
 from cluster.parallel.reducer import GradientReducer
 from vgg.net.precision import MixedPrecision
+from vgg.training.guard import UpdateGuard
 from vgg.training.objective import Classification, Objective
 
 CLASSIFICATION = Classification()
@@ -26,13 +27,14 @@ def train_step(
     lr: float,
     objective: Objective = CLASSIFICATION,
     hits: torch.Tensor | None = None,
+    guard: UpdateGuard | None = None,
 ) -> torch.Tensor:
     """Update the net once from this worker's rows; losses_L, left on the device.
 
     The loss of a row is divided by the *global* batch and the reducer sums gradients, so that the update is the
     exact mean over the batch however unevenly it is divided. Summed over workers and leaves, the losses are the
     mean loss of the batch. `hits`: a count on the device, to which the rows are added that are answered
-    rightly, under dropout and before the update.
+    rightly, under dropout and before the update. `guard`: leaves the update out where its numbers are none.
     """
 
     def loss_of(rows: slice) -> torch.Tensor:
@@ -41,12 +43,15 @@ def train_step(
             scores_bK = reducer.module(images_bCHW[rows], masks).flatten(1)
         if hits is not None:
             hits.add_(objective.hits(scores_bK.detach().float(), targets_b[rows]))
-        return objective.loss(scores_bK.float(), targets_b[rows]) / reducer.batch
+        loss = objective.loss(scores_bK.float(), targets_b[rows]) / reducer.batch
+        return loss if guard is None else guard.loss(loss)
 
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]
     optimizer.zero_grad(set_to_none=True)
     losses_L = reducer.backward(loss_of, precision.scaler)
+    if guard is not None:
+        losses_L = guard.checked(losses_L)
     precision.scaler.step(optimizer)
     precision.scaler.update()
     return losses_L  # no .item(): the host never waits

@@ -15,9 +15,9 @@ from torch import nn
 from cluster.collectives import sum_over_workers
 from pipelines.loading.batch import Batch, to_input
 from vgg.metrics.confusion import confusion_matrix
+from vgg.metrics.top5 import TOP, has_top5
 from vgg.net.precision import MixedPrecision
 
-TOP = 5
 WORST = 12  # mistakes that are remembered
 
 
@@ -46,7 +46,7 @@ class ValidationScores:
     def top5_accuracy(self) -> float | None:
         """Share of images whose true class is among the five best; None with five classes or fewer, where it
         always is."""
-        return self.top5 / self.seen if len(self.confusion_KK) > TOP else None
+        return self.top5 / self.seen if has_top5(len(self.confusion_KK)) else None
 
     @property
     def majority_share(self) -> float:

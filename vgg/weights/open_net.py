@@ -67,6 +67,8 @@ def _from_mlflow(reference: str, described: str, *, underway: bool) -> TrainedNe
     for address in (os.environ.get("MLFLOW_TRACKING_URI", ""), mlflow.get_tracking_uri()):
         refuse_secret(address, "MLFLOW_TRACKING_URI")
 
+    if not mlflow.is_tracking_uri_set():  # MLflow would make a database of its own in this folder
+        raise UserError(f"{described} is of an MLflow server, which none is named: set MLFLOW_TRACKING_URI")
     server = mlflow.get_tracking_uri()
     patience = UNDERWAY if underway else FIRST_CONTACT
 
@@ -148,14 +150,17 @@ def _read_state_dict(file: Path, described: str) -> dict[str, torch.Tensor]:
     except (OSError, RuntimeError, SafetensorError, ValueError, EOFError, UnpicklingError) as error:
         reason = str(error).partition(". ")[0]  # torch goes on to advise weights_only=False
         raise UserError(f"{described} cannot be read as a state dict: {reason}") from error
-    if not isinstance(state, dict) or "classifier.6.weight" not in state:
+    tensors = isinstance(state, dict) and all(isinstance(each, torch.Tensor) for each in state.values())
+    matrices = ("classifier.0.weight", "classifier.6.weight")
+    if not tensors or any(name not in state or state[name].ndim != 2 for name in matrices):
         raise UserError(f"{described} is not a state dict of torchvision's vgg11, vgg13, vgg16 or vgg19")
     return state
 
 
 def _torchvision_architecture(described: str, state: Mapping[str, torch.Tensor]) -> Architecture:
     classes = state["classifier.6.weight"].shape[0]
-    map_side = round((state["classifier.0.weight"].shape[1] / CHANNELS[-1]) ** 0.5)  # of the last feature map
+    places = state["classifier.0.weight"].shape[1] / CHANNELS[-1]  # of the last feature map
+    map_side = max(1, round(places**0.5))
     for configuration in ("A", "B", "D", "E"):
         architecture = Architecture(configuration, classes, 32 * map_side)
         if set(torchvision_names(architecture).values()) == set(state):

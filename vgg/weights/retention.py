@@ -8,6 +8,7 @@ What is damaged is passed over with its reason: a single bad byte must not send 
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from cli.errors import UserError
@@ -55,15 +56,22 @@ def write(
     complete = [other for other in there if run.exists(f"checkpoints/{other}/manifest.json")]
     kept = {*[other for other in complete if other <= name][-GENERATIONS:], *index.values()}
     for other in there:
-        if other not in kept and (other not in complete or kept_epoch(run, other) is None):
+        if other not in kept and (other not in complete or not is_kept_for_good(run, other)):
             still_mine()
             run.delete(f"checkpoints/{other}")
 
 
-def kept_epoch(run: Folder, name: str) -> int | None:
-    """The pass at whose end a checkpoint was made that is kept for good."""
-    folder = run.child(f"checkpoints/{name}")
-    return int(folder.read_json(EPOCH)["epoch"]) if folder.exists(EPOCH) else None
+def is_kept_for_good(run: Folder, name: str) -> bool:
+    """Whether a checkpoint was made at the end of a pass that is to be kept."""
+    return run.child(f"checkpoints/{name}").exists(EPOCH)
+
+
+def _epoch(run: Folder, name: str) -> str:
+    """The pass of a checkpoint that is kept for good, for people; also where its file is damaged."""
+    try:
+        return f"epoch {int(json.loads(run.child(f'checkpoints/{name}').read(EPOCH))['epoch'])}"
+    except (ValueError, TypeError, KeyError):
+        return "an epoch's"
 
 
 def names(run: Folder) -> list[str]:
@@ -84,8 +92,8 @@ def kept(run: Folder) -> dict[str, list[str]]:
     for name in complete[-GENERATIONS:]:
         uses.setdefault(name, []).append("newest")
     for name in complete:
-        if (epoch := kept_epoch(run, name)) is not None:
-            uses.setdefault(name, []).append(f"epoch {epoch}")
+        if is_kept_for_good(run, name):
+            uses.setdefault(name, []).append(_epoch(run, name))
     if (best := read_index(run).get("best")) is not None:
         uses.setdefault(best, []).append("best")
     return uses
@@ -132,6 +140,29 @@ def read_newest(run: Folder) -> tuple[Checkpoint | None, list[str]]:
             "or choose another --out to train from the start"
         )
     return None, []
+
+
+def go_back(run: Folder, step: int, still_mine: Callable[[], None] = lambda: None) -> Checkpoint | str:
+    """The newest undamaged checkpoint without update `step`, named as the last from now on; or why a training
+    cannot go on from there. Newer ones are deleted with the next that is written.
+
+    `still_mine`: see `write`.
+    """
+    for name in reversed(names(run)):
+        folder = run.child(f"checkpoints/{name}")
+        if step_of(name) >= step or not folder.exists("manifest.json"):
+            continue
+        with suppress(DamagedCheckpoint):
+            found = read(folder)
+            itself, validations = {"step": found.step}, found.metadata["validations"]
+            best = max(validations, key=lambda each: each["top1"], default=itself)
+            best_name = checkpoint_name(best["step"])
+            if not run.exists(f"checkpoints/{best_name}/manifest.json"):
+                return f"the best net before step {step:,}, {best_name} of {run.described}, is there no more"
+            still_mine()
+            run.write_json(INDEX, {"last": name, "best": best_name})
+            return found
+    return f"{run.described} has no checkpoint before step {step:,}"
 
 
 def open_checkpoint(uri: str, flag: str = "", *, underway: bool = False) -> Checkpoint:

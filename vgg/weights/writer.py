@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipelines.storage.folder import Folder
 from vgg.weights.checkpoint import Checkpoint
-from vgg.weights.retention import write
+from vgg.weights.retention import go_back, write
 
 
 class CheckpointWriter:
@@ -29,6 +29,11 @@ class CheckpointWriter:
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
+
+    def go_back(self, step: int) -> Checkpoint | str:
+        """See `vgg.weights.retention.go_back`; of all that was submitted."""
+        self.wait()
+        return go_back(self._run, step, self._still_mine)
 
     def close(self) -> None:
         """Wait for the last write and end the thread."""

@@ -1,0 +1,57 @@
+"""What a training may lose besides workers, whom Ray Train replaces: Train's controller, or room for workers.
+
+The process that started the training starts it again; the function that workers run resumes from what it saved.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
+from ray.train.v2.api.exceptions import ControllerError
+
+from cli.errors import Failure, UserError
+from cluster.capacity import wait_for_room
+from cluster.layout import Layout
+from cluster.left_behind import free_left_behind
+
+Value = TypeVar("Value")
+
+STARTING = (WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError)
+
+
+def through_losses(attempt: Callable[[int], Value], layout: Layout) -> Value:
+    """The result of `attempt`, called again after a loss. It is handed how many failures of workers it may
+    mend: a loss is one of `layout.max_failures`.
+
+    Failure where there were more, where the cluster has no room within `layout.wait_seconds`, or where nobody
+    knows whether the controller lives, and may go on.
+    """
+    allowed = layout.max_failures
+    while True:
+        try:
+            return attempt(allowed)
+        except ActorUnavailableError as error:
+            raise Failure("Ray Train's controller does not answer") from error
+        except (ActorDiedError, ControllerError) as error:
+            lost = _loss(error)
+            if lost is None:
+                raise
+            if allowed == 0:
+                raise Failure(f"{lost}, and --layout.max-failures {layout.max_failures} are used up") from error
+            allowed -= 1
+        print(f"{lost}: starting the workers again, from the newest checkpoint", file=sys.stderr, flush=True)
+        free_left_behind()
+        try:
+            wait_for_room(layout)
+        except UserError as error:
+            raise Failure(f"{lost}: {error}") from error
+
+
+def _loss(error: Exception) -> str | None:
+    """What was lost, for people; None where it is no loss."""
+    if isinstance(error, ActorDiedError):
+        return "Ray Train's controller was lost"
+    failure = getattr(error, "controller_failure", None)
+    return "the workers could not be started" if isinstance(failure, STARTING) else None
