@@ -1,0 +1,91 @@
+"""What an hour of faults led to, and tables of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.faults.effective import KINDS
+from tests.faults.lasting import Growth
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one training under faults, and one without."""
+
+    minutes: float
+    steps: int
+    strikes: dict[str, int]
+    exit_codes: dict[str, int]
+    """Of the commands."""
+    same_weights: bool
+    same_losses: bool
+    points_missing: int
+    points_doubled: int
+    seconds: float
+    """From the first command to the end of the last."""
+    effective_time_ratio: float
+    seconds_lost: dict[str, dict[str, float]]
+    """Fault -> kind -> seconds."""
+    steps_again: dict[str, int]
+    seconds_a_step: float
+    seconds_a_step_undisturbed: float
+    held: dict[str, Growth]
+
+    @property
+    def is_as_promised(self) -> bool:
+        """Whether nothing was lost."""
+        return self.same_weights and self.same_losses and not self.points_missing + self.points_doubled
+
+    @property
+    def said(self) -> str:
+        """In a sentence."""
+        return (
+            f"{self.steps:,} steps in {self.seconds:,.0f} s under {sum(self.strikes.values())} faults: weights "
+            f"{_same(self.same_weights)}, losses {_same(self.same_losses)}; in MLflow "
+            f"{self.points_missing} points missing, {self.points_doubled} doubled; "
+            f"effective time ratio {self.effective_time_ratio:.3f}; "
+            f"{self.seconds_a_step:.3f} s a step, {self.seconds_a_step_undisturbed:.3f} undisturbed; the "
+            f"commands ended with {self.exit_codes}"
+        )
+
+
+def _same(is_same: bool) -> str:
+    return "the same" if is_same else "NOT the same"
+
+
+def print_tables(result: Result) -> None:
+    """Where the seconds went, and what has grown."""
+    console = Console(width=140)
+    console.print(result.said)
+    kinds = [kind for kind in KINDS if any(kind in lost for lost in result.seconds_lost.values())]
+    lost = [
+        [
+            fault,
+            result.strikes.get(fault, ""),
+            *(f"{seconds.get(kind, 0):.1f}" for kind in kinds),
+            result.steps_again.get(fault, 0),
+        ]
+        for fault, seconds in result.seconds_lost.items()
+    ]
+    console.print(_table("Seconds lost", ("fault", "struck", *kinds, "steps again"), lost))
+    held = [
+        [what, _short(each.first), _short(each.last), _short(each.most), "" if each.is_flat else "grown"]
+        for what, each in result.held.items()
+    ]
+    columns = "what", "first quarter", "last quarter", "most", ""
+    console.print(_table("Held, medians", columns, held))
+
+
+def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
+    table = Table(title=title)
+    for i, each in enumerate(columns):
+        table.add_column(each, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*map(str, row))
+    return table
+
+
+def _short(value: float) -> str:
+    return f"{value / 1e6:,.1f} M" if value >= 1e6 else f"{value:,.1f}"
