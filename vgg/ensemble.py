@@ -14,6 +14,7 @@ from cli.program import program
 from pipelines.storage.apart import require_different
 from pipelines.storage.folder import Folder
 from vgg.metrics.accuracy import Accuracy, accuracy
+from vgg.metrics.top5 import has_top5
 from vgg.reporting.publish import publish
 from vgg.reporting.result import EvaluationResult
 from vgg.reporting.result_folder import POSTERIORS, holds_another
@@ -110,7 +111,8 @@ def _require_different(candidates: list[Posteriors], names: tuple[str, ...]) -> 
 
 def _print_pairs(pairs: list[tuple[tuple[int, int], Accuracy]], names: tuple[str, ...]) -> None:
     for (i, j), pair in pairs[:PRINTED_PAIRS]:
-        print(f"top-1 error {pair.top1_error:.2f} %, top-5 {pair.top5_error:.2f} %: {names[i]} + {names[j]}")
+        top5 = f", top-5 {pair.top5_error:.2f} %" if has_top5(len(pair.class_accuracy_K)) else ""
+        print(f"top-1 error {pair.top1_error:.2f} %{top5}: {names[i]} + {names[j]}")
 
 
 if __name__ == "__main__":

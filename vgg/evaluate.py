@@ -23,6 +23,7 @@ from cli.errors import UserError, require
 from cli.program import program
 from cluster.layout import Layout
 from cluster.parallel.choose import check_layout
+from cluster.worker_range import refuse_range
 from pipelines.shards.manifest import Manifest, read_manifest
 from pipelines.shards.reader import Shards
 from pipelines.shards.staging import DEFAULT_FOLDER, StagingOptions
@@ -181,6 +182,7 @@ def check_options(options: EvaluateOptions) -> None:
     crops = layout.micro_batch or 1
     require(1 <= crops <= MAX_CROPS, "--layout.micro-batch", f"from 1 to {MAX_CROPS}")
     check_layout(replace(layout, reduce="auto"), MAX_WORKERS)
+    refuse_range(layout)
 
 
 def _require_different(nets: Sequence[TrainedNet], references: Sequence[str]) -> None:

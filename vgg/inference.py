@@ -17,6 +17,7 @@ from PIL import Image
 
 from cli.errors import UserError
 from pipelines.loading.draw import centre
+from pipelines.packing.rgb import to_rgb
 from vgg.net.module import VGG
 from vgg.testing.prediction import open_image
 from vgg.weights.open_net import TORCHVISION_MEAN, TORCHVISION_STD, open_net
@@ -229,4 +230,4 @@ def _opened(image: AnyImage) -> Image.Image:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"an image is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
         return Image.fromarray(image)
-    return image.convert("RGB")
+    return to_rgb(image)

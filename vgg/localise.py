@@ -19,6 +19,7 @@ from cli.command import arguments, exit_codes
 from cli.errors import UserError, require
 from cli.program import program
 from cluster.layout import Layout, Worker
+from cluster.worker_range import refuse_range
 from pipelines.shards.staging import DEFAULT_FOLDER, StagingOptions, stage
 from pipelines.storage.apart import require_apart
 from pipelines.storage.folder import Folder
@@ -177,6 +178,7 @@ def _checked(options: Shared) -> str | None:
     """The tracking server. UserError naming a flag whose value cannot work."""
     require(0 < options.threshold <= 1, "--threshold", "an overlap above 0, and at most 1")
     require(1 <= options.layout.workers <= 4096, "--layout.workers", "from 1 to 4096")
+    refuse_range(options.layout)
     require(1 <= (options.layout.micro_batch or 1) <= 65_536, "--layout.micro-batch", "from 1 to 65536")
     return tracking_uri(options.track)
 

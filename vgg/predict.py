@@ -19,6 +19,7 @@ from cli.errors import Failure, UserError
 from cli.files import require_writable
 from cli.program import program
 from cli.progress import ProgressMeter
+from pipelines.sources.source import utf8_name
 from pipelines.storage.atomic import atomic_file
 from vgg.pictures.heat import heat_maps
 from vgg.pictures.images import ranked_predictions
@@ -85,7 +86,7 @@ def predict(options: PredictOptions) -> None:
     _check_outputs(options)
     net = open_net(options.net)
     net.require_classifier()
-    images = named_images(options.images, options.split)
+    images = named_images(options.images, options.split, _outputs(options).values())
     if options.submission is not None and net.class_ids is None:
         raise UserError("--submission: the net does not say its classes' identifiers; train it again")
     scales = requested_scales("several" if options.several else "validation", net)
@@ -114,14 +115,23 @@ def predict(options: PredictOptions) -> None:
         )
 
 
+def _outputs(options: PredictOptions) -> dict[str, Path]:
+    """Flag -> the file that it asks for."""
+    asked = {"--picture": options.picture, "--grad-cam": options.grad_cam}
+    asked |= {"--csv": options.csv, "--submission": options.submission}
+    return {flag: file for flag, file in asked.items() if file is not None}
+
+
 def _check_outputs(options: PredictOptions) -> None:
-    for name in ("picture", "grad_cam", "csv", "submission"):
-        if (file := getattr(options, name)) is not None:
-            flag = f"--{name.replace('_', '-')}"
-            require_writable(file, flag)
-            known = sorted(Figure().canvas.get_supported_filetypes())
-            if name in ("picture", "grad_cam") and file.suffix.lower().removeprefix(".") not in known:
-                raise UserError(f"{flag} {file} must end in one of .{', .'.join(known)}")
+    """UserError where what is to be written cannot be, or would be written over an image or each other."""
+    known = sorted(Figure().canvas.get_supported_filetypes())
+    taken = {image.resolve(): f"the image {image}" for image in options.images}
+    for flag, file in _outputs(options).items():
+        if (other := taken.setdefault(file.resolve(), flag)) != flag:
+            raise UserError(f"{flag} {file} is {other}: name another file")
+        require_writable(file, flag)
+        if flag in ("--picture", "--grad-cam") and file.suffix.lower().removeprefix(".") not in known:
+            raise UserError(f"{flag} {file} must end in one of .{', .'.join(known)}")
 
 
 def _report(options: PredictOptions, net: TrainedNet, posteriors: dict[NamedImage, np.ndarray]) -> None:
@@ -137,7 +147,7 @@ def _report(options: PredictOptions, net: TrainedNet, posteriors: dict[NamedImag
         out.print(f"written: {options.csv}")
     if options.submission is not None:
         assert net.class_ids is not None
-        lines = [f"{image.path.name} {net.class_ids[best_k[0]]}\n" for image, best_k in best.items()]
+        lines = [f"{utf8_name(image.path.name)} {net.class_ids[best_k[0]]}\n" for image, best_k in best.items()]
         with atomic_file(options.submission, "w") as stream:
             stream.writelines(lines)
         out.print(f"written: {options.submission}")
@@ -149,7 +159,7 @@ def _draw(
 ) -> None:
     """The pictures that were asked for, of the first images; `first`: the most probable class of each."""
     drawn = list(ranked)[:DRAWN_IMAGES]
-    images, names = [each.open() for each in drawn], [each.path.name for each in drawn]
+    images, names = [each.open() for each in drawn], [utf8_name(each.path.name) for each in drawn]
     scales = requested_scales("several" if options.several else "validation", net)
     scale = scales[len(scales) // 2]
     heat: list[np.ndarray] = []
@@ -198,7 +208,10 @@ def _write_csv(path: Path, ranked: dict[NamedImage, Ranked]) -> None:
         writer.writerow(["file", *columns])
         for image, classes in ranked.items():
             writer.writerow(
-                [image.path, *(value for name, share in classes for value in (name, f"{share:.6f}"))]
+                [
+                    utf8_name(str(image.path)),
+                    *(value for name, share in classes for value in (name, f"{share:.6f}")),
+                ]
             )
 
 

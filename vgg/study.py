@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -24,12 +23,15 @@ import tyro
 
 from cli.command import arguments, exit_codes
 from cli.errors import Failure, UserError, require
+from cli.files import absolute_path
 from cli.program import program
 from cluster.layout import Layout
 from cluster.parallel.choose import check_layout
+from cluster.worker_range import refuse_range
 from pipelines.pack import pack
 from pipelines.packing.options import PackOptions
 from pipelines.shards.manifest import Manifest, read_manifest
+from pipelines.shards.splits import HOLDOUT
 from pipelines.storage.apart import require_apart
 from pipelines.storage.folder import Folder
 from vgg.net.precision import Precision
@@ -91,12 +93,17 @@ def run_study(study: Study, options: StudyOptions) -> None:
     nodes = nodes_of(study, options.seeds, options.only)
     if not options.out:
         raise UserError("--out is missing: the folder or URI that the study leaves its results in")
-    out = Folder(_located(options.out), "--out")
+    out = Folder(absolute_path(options.out, "--out"), "--out")
     data = _data(study, options, out)
     require_apart(out, Folder(data, "--data"))
     manifest = read_manifest(Folder(data, "--data"))
     job = _job(study, replace(options, data=data), out)
     check_trainings(job, manifest)
+    if study.needs_holdout and HOLDOUT not in manifest.splits:
+        raise UserError(
+            f"--data {data} has no split {HOLDOUT}, by which study {study.name} makes its choices, so that "
+            "nothing is chosen by val: pack it with --holdout-share 0.1"
+        )
     for node in nodes:
         if isinstance(node.step, Training):
             check_layout(options.layout, node.step.recipe.train.batch)
@@ -159,12 +166,13 @@ def _on_cluster(job: StudyJob, plan: PlannedStudy, follower: Follower) -> None:
 def _check(options: StudyOptions) -> None:
     require(1 <= options.seeds <= MAX_SEEDS, "--seeds", f"from 1 to {MAX_SEEDS}")
     check_layout(replace(options.layout, reduce="auto"), 2**20)
+    refuse_range(options.layout)
 
 
 def _data(study: Study, options: StudyOptions, out: Folder) -> str:
     """Folder of the packed data; the embedded digits are packed into the study's folder."""
     if options.data:
-        return _located(options.data, "--data")
+        return absolute_path(options.data, "--data")
     if study.name != "digits" or out.local is None:
         raise UserError(f"--data is missing: the folder of {study.data} (python -m pipelines.pack SOURCE OUT)")
     folder = out.local / "data"
@@ -188,17 +196,6 @@ def _job(study: Study, options: StudyOptions, out: Folder) -> StudyJob:
         software=software(),
         trainings={step.name: step for step in study.steps if isinstance(step, Training)},
     )
-
-
-def _located(path: str, flag: str = "--out") -> str:
-    """The absolute path; UserError where it would lie in the temporary copy that a submitted job runs in."""
-    if "://" in path or Path(path).is_absolute():
-        return path
-    if "working_dir_files" in Path.cwd().parts:
-        raise UserError(
-            f"{flag} {path} must be absolute: a submitted job runs in a temporary copy of the folder"
-        )
-    return str(Path(path).absolute())
 
 
 @contextmanager

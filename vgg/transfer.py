@@ -1,7 +1,8 @@
 """Transfer to other data (paper, appendix B): `python -m vgg.transfer features NET… --data DATA --out OUT`.
 
-    features   the activations of fc7 of frozen nets, densely over whole images, averaged over places and mirror
-               image, over scales averaged or stacked, normalised; computed on workers, saved block by block
+    features   the activations of fc7 of frozen nets, densely over whole images or their boxes, averaged over
+               places and mirror image, over scales averaged or stacked, normalised; computed on workers, saved
+               block by block
     fit        linear support vector machines on features, their cost chosen on a share of the training images;
                accuracy, mean class recall or mean average precision; result.json, a run in MLflow
 
@@ -22,6 +23,7 @@ from cli.command import arguments, exit_codes
 from cli.errors import UserError, require
 from cli.program import program
 from cluster.layout import Layout, Worker
+from cluster.worker_range import refuse_range
 from pipelines.shards.manifest import read_manifest
 from pipelines.shards.reader import Shards
 from pipelines.shards.staging import DEFAULT_FOLDER, StagingOptions, stage
@@ -35,8 +37,8 @@ from vgg.tracking.server import tracking_uri
 from vgg.transferring.extracted import ExtractedSplit
 from vgg.transferring.extraction import FeatureExtractor, FeatureJob, FeatureTask
 from vgg.transferring.fitting import Fit, Splits, fit_and_test
-from vgg.transferring.opening import feature_provenance
-from vgg.transferring.provenance import Combine
+from vgg.transferring.opening import feature_provenance, require_boxes
+from vgg.transferring.provenance import WHOLE_IMAGE, Combine, Region
 from vgg.transferring.targets import Rule
 from vgg.weights.open_net import open_net
 
@@ -62,6 +64,9 @@ class FeaturesOptions:
     combine: Combine = "mean"
     """What becomes of several scales: mean (VOC in the paper) averages them, stack (Caltech) puts one after the
     other."""
+    regions: tuple[Region, ...] = WHOLE_IMAGE
+    """image: the whole image. box: what its box shows, as an image of its own. Of both, as for VOC's actions in
+    the paper, the descriptors are stacked."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the arithmetic. The paper's table takes fp32 alone."""
     layout: Layout = field(default_factory=Layout)
@@ -149,7 +154,11 @@ def features(options: FeaturesOptions, run: Runner = on_the_cluster) -> Folder:
         raise UserError(f"two of {', '.join(options.nets)} are the same net: name it once")
     out = _out(options)
     require_apart(out, Folder(data, "--data"))
-    provenance = feature_provenance(nets, manifest, options.scales, options.combine, options.precision)
+    regions = tuple(sorted(options.regions, reverse=True))  # image before box
+    combine, precision = options.combine, options.precision
+    provenance = feature_provenance(nets, manifest, options.scales, combine, regions, precision)
+    if "box" in regions:
+        require_boxes(manifest, splits)
     out.require_writable()
     location = StagingOptions(data, Path(options.layout.stage_dir or DEFAULT_FOLDER), options.layout.stage_gb)
     root = stage(location, splits=splits, flag="--data")
@@ -161,7 +170,7 @@ def features(options: FeaturesOptions, run: Runner = on_the_cluster) -> Folder:
         extracted.append(ExtractedSplit(out.underway(), of_split, images, *shards.classes_of_all(), units))
     for each in extracted:
         batch, decode = options.layout.micro_batch or SplitOptions.batch, options.layout.decode
-        opened = SplitOptions(location, each.provenance.split, options.precision, batch, decode)
+        opened = SplitOptions(location, each.provenance.split, precision, batch, decode)
         job = FeatureJob(nets, opened)
         each.extract(lambda tasks, job=job: run(FeatureExtractor, job, tasks, options.layout))  # type: ignore[misc]
     return extracted[0].folder
@@ -205,7 +214,10 @@ def _check_fit(options: FitOptions) -> None:
 def _check(options: FeaturesOptions) -> None:
     """UserError naming the first flag whose value cannot work, whatever nets and data are."""
     require(bool(options.nets), "NETS", "at least one net: a run's folder, a checkpoint, runs:/… or models:/…")
+    regions = options.regions
+    require(bool(regions) and len(set(regions)) == len(regions), "--regions", "image, box, or both")
     require(1 <= options.layout.workers <= 4096, "--layout.workers", "from 1 to 4096")
+    refuse_range(options.layout)
     require(1 <= (options.layout.micro_batch or 1) <= 65_536, "--layout.micro-batch", "from 1 to 65536")
 
 

@@ -15,12 +15,13 @@ from PIL import Image
 from torchvision.ops import box_iou
 
 from cli.errors import UserError
-from cluster.layout import Layout, Worker
+from cluster.layout import Layout
 from pipelines.loading.draw import rescaled
 from pipelines.shards.manifest import read_manifest
 from pipelines.shards.reader import Shards
 from tests.boxes import made
 from tests.localisation.test_merging import by_brute_force
+from tests.runners import in_this_process, in_two_processes, one_thread
 from vgg import localise
 from vgg.localisation.errors import BoxErrors
 from vgg.localisation.stored import StoredBoxes
@@ -45,12 +46,6 @@ def box_nets(boxed, classifier, tmp_path_factory):
     return {
         boxes: made.save_box_net(root / boxes, boxed, classifier, boxes) for boxes in ("single", "per-class")
     }
-
-
-def in_this_process(make, job, tasks, layout):
-    """What the cluster's workers do, without their start-up time."""
-    work = make(Worker(0, 1, 0, torch.device("cpu"), 1), job)
-    return ((task, work(task)) for task in tasks)
 
 
 def run(boxed, net, out, runner=in_this_process, workers=1, **changes):
@@ -139,6 +134,11 @@ def test_the_centre_crop_with_the_true_class(small_blocks, boxed, box_nets, tmp_
     mean = statistics.mean
     of_mean = sum(not located(mean, truth) for _, truth, *_ in reference(boxed, box_nets[boxes], 37, "centre"))
     assert result["mean_box_wrong"] == of_mean
+    of_truth = [overlap(mean, truth) for _, truth, *_ in reference(boxed, box_nets[boxes], 37, "centre")]
+    assert result["mean_box_iou"] == pytest.approx(np.mean(of_truth))
+    assert result["difference"] == pytest.approx(100 * (wrong - of_mean) / 18)
+    low, high = result["difference_interval"]
+    assert low < result["difference"] < high, "the interval of a paired bootstrap"
     assert json.loads((folder.local / "result.json").read_text())["top1_wrong"] == wrong
     with Image.open(folder.local / "boxes.png") as picture:
         assert min(picture.size) > 200
@@ -170,6 +170,7 @@ def test_dense_at_every_place(small_blocks, boxed, box_nets, classifier, tmp_pat
         wrong[5] += not right  # of two classes the true one is always among the five best
     assert (result["top1_wrong"], result["top5_wrong"]) == (wrong[1], wrong[5])
     assert result["mean_iou"] == pytest.approx(np.mean(overlaps), rel=1e-6)
+    assert result["difference"] is None, "the mean box is told the true class"
     assert 0 < np.count_nonzero(overlaps) < 18
 
 
@@ -189,6 +190,20 @@ def test_interrupted_and_resumed(small_blocks, boxed, box_nets, tmp_path, capsys
     assert again == one
     assert before == {name: (folder.local / "boxes" / name).read_bytes() for name in names}
     assert (folder.local / "boxes" / names[0]).stat().st_mtime_ns == stamp
+
+
+def test_found_by_two_processes_they_have_the_same_bytes(small_blocks, boxed, box_nets, tmp_path):
+    """Whoever finds a block, and in whatever order."""
+    results, of_blocks = [], []
+    for runner in (in_this_process, in_two_processes):
+        with one_thread():
+            out = tmp_path / runner.__name__
+            result, folder = run(boxed, box_nets["per-class"], out, runner, scales="72")
+        results.append(result)
+        of_blocks.append({file.name: file.read_bytes() for file in (folder.local / "boxes").iterdir()})
+    assert len(of_blocks[0]) == 3
+    assert of_blocks[0] == of_blocks[1]
+    assert results[0] == results[1]
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def around(rng, count, objects, spread):
     return np.concatenate([found_P4[:, :2] - found_P4[:, 2:] / 2, found_P4[:, :2] + found_P4[:, 2:] / 2], 1)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     seed=st.integers(0, 2**32),
     count=st.integers(1, 45),

@@ -146,8 +146,8 @@ def test_the_report_has_them_beside_the_papers(tracked, mlflow_server, tmp_path)
     text = (tmp_path / "report" / "report.md").read_text()
     low, high = wilson_interval(20_000, 50_000)
     of_row = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
-    assert "| 33.1 / – | 40.0 / – | +6.9 / – |" in of_row["every layer tuned, a box a class"]
-    assert "| – / 28.2 | – / 28.0 | – / -0.2 |" in of_row["S = 384, Q = 384 (test set: 26.7)"]
+    assert "| 33.1 | 40.0 | +6.9 |" in of_row["every layer tuned, a box a class"]
+    assert "| 28.2 | 28.0 | -0.2 |" in of_row["S = 384, Q = 384 (test set: 26.7)"]
     assert f"50,000 images, {low:.1f} to {high:.1f}" in of_row["S = 384, Q = 384 (test set: 26.7)"]
     assert of_row["S = 256, Q = 256 (test set: –)"].count("–") >= 3
     assert "Localisation, image folder photos" in text
@@ -163,4 +163,11 @@ def test_edited_facts_fill_no_cell(tracked):
     believed = [result for result in results if result.facts is not None]
     assert [result.protocol for result in believed] == ["centre"]  # the one that says so itself
     tables = localisation_tables(results)
+    assert [table.reference_name for table in tables[:3]] == ["paper"] * 3
     assert sum(row.ours is not None for table in tables[:3] for row in table.rows) == 1
+
+
+def test_tests_of_other_data_leave_the_papers_tables_out(tracked):
+    results = [found for run in tracked[2] if (found := tracked_boxes(run)) is not None]
+    others = [result for result in results if result.data != "ILSVRC-2012"]
+    assert [table.title for table in localisation_tables(others)] == ["Localisation, image folder photos"]

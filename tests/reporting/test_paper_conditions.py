@@ -177,6 +177,7 @@ def tiny(**change):
 def test_tiny_imagenet_is_compared_with_the_stronger_study():
     assert tiny_imagenet_errors(tiny()) == (63.08, 46.52)
     assert reference(tiny()) == (46.52, None)
+    assert reference(tiny(train_images=90_000)) == (46.52, None), "less a hold-out"
 
 
 @pytest.mark.parametrize(
@@ -186,6 +187,7 @@ def test_tiny_imagenet_is_compared_with_the_stronger_study():
         tiny(images=500),
         tiny(classes=10),
         tiny(train_images=5000),
+        tiny(train_images=89_999),
         tiny(source="image folder tiny"),
         with_net(tiny(), scales=(72,)),
         tiny(nets=(net(scales=(64,), weight=0.5), net("E", scales=(64,), weight=0.5))),

@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 import pytest
 
 from vgg.pictures.curves import Curve, compared_curves
-from vgg.reporting.render import Card, ComparisonRow, ComparisonTable, to_html, to_markdown
+from vgg.reporting.comparison import ComparisonRow, ComparisonTable
+from vgg.reporting.render import Card, to_html, to_markdown
 
 TRAP = "<b>D</b> & 'E' | \"F\""
 
@@ -45,7 +46,8 @@ def test_text_is_never_markup():
         ((24.8, None), (25.0, 7.0), ["24.8 / –", "25.0 / 7.0", "+0.2 / –"], "worse"),
         ((None, 7.9), (25.0, 7.0), ["– / 7.9", "25.0 / 7.0", "– / -0.9"], "none"),
         ((24.8, 7.5), None, ["24.8 / 7.5", "–", "–"], "none"),
-        ((None, None), (25.0, 7.0), ["–", "25.0 / 7.0", "–"], "none"),
+        ((24.8, None), (25.0, None), ["24.8", "25.0", "+0.2"], "worse"),
+        ((None, 7.9), (None, 7.0), ["7.9", "7.0", "-0.9"], "none"),
     ],
 )
 def test_cells_are_errors_and_their_difference(reference, ours, cells, kind):
@@ -55,6 +57,34 @@ def test_cells_are_errors_and_their_difference(reference, ours, cells, kind):
     classes = [attributes.get("class") for tag, attributes in page.tags if tag == "td"]
     assert classes == [None, None, None, kind, "note"]
     assert to_markdown(tables).splitlines()[-1] == f"| D | {' | '.join(cells)} |  |"
+
+
+@pytest.mark.parametrize(
+    ("errors", "heading", "cell"),
+    [((9.6, None), "top-1 error, %", "9.6"), ((9.6, 1.25), "top-1 / top-5 error, %", "9.6 / 1.2")],
+)
+def test_without_anything_published_there_is_nothing_beside_ours(errors, heading, cell):
+    remark = "The largest class is 20.0 % of the images."
+    rows = (ComparisonRow("A, dense", (None, None), errors, "a note"),)
+    tables = [ComparisonTable("photos", "published", rows, remark=remark)]
+    text, markdown = to_html(tables, None, "tests"), to_markdown(tables)
+    page = Page(text)
+    assert [t for t in page.texts if t][-6:] == ["photos", remark, heading, "A, dense", cell, "a note"]
+    table_of = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert table_of == [f"| | {heading} | |", "|---|---|---|", f"| A, dense | {cell} | a note |"]
+    assert f"\n\n{remark}\n\n|" in markdown
+    assert markdown.startswith("# Results\n\nTop-1")
+    for shown in (text, markdown):
+        assert not [word for word in ("paper", "published", "difference", "dash", "–") if word in shown]
+
+
+def test_in_markdown_too_what_was_run_comes_first():
+    ran = ComparisonTable("Ran", "paper", (ComparisonRow("ours", (25.0, None), (20.0, None)),))
+    empty = ComparisonTable("Empty", "paper", (ComparisonRow("x", (1.0, None), None),))
+    text = to_markdown([empty, ran])
+    order = [text.index(what) for what in ("# Ours beside the paper", "## Ran", "# Not run", "## Empty")]
+    assert order == sorted(order)
+    assert "# Not run" not in to_markdown([ran])
 
 
 def test_rows_are_sorted_by_error_and_those_not_run_are_folded():
@@ -84,9 +114,11 @@ def test_a_card_says_what_is_best_and_where():
         "+0.4 from published",
         "2 results",
         "http://h/#/x",
+        ("All 3 other tests lie within its interval.",),
     )
     page = Page(to_html([], None, "tests", [card]))
-    for text in (TRAP, "1.4 %", "top-1 error, 0.6 to 3.2 (364 images)", "net, dense, Q = 34"):
+    within = "All 3 other tests lie within its interval."
+    for text in (TRAP, "1.4 %", "top-1 error, 0.6 to 3.2 (364 images)", "net, dense, Q = 34", within):
         assert text in page.texts
     assert ("a", {"href": "http://h/#/x"}) in page.tags
 

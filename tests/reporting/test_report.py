@@ -12,11 +12,13 @@ from mlflow import MlflowClient
 from cli.errors import UserError
 from pipelines.storage.folder import Folder
 from vgg.metrics.accuracy import accuracy
+from vgg.metrics.interval import wilson_interval
 from vgg.report import ReportOptions, report
 from vgg.reporting import paper_results
-from vgg.reporting.facts import Facts
+from vgg.reporting.facts import DIGEST_PARAM, Facts
 from vgg.reporting.paper_conditions import differences, row_key
 from vgg.reporting.publish import publish
+from vgg.reporting.result import picture_title
 from vgg.reporting.tables import best_by_data, tracked_result
 from vgg.testing.posteriors import Posteriors, mean
 from vgg.testing.provenance import EnsembleMember, Provenance
@@ -147,12 +149,12 @@ def test_a_nets_page_lists_every_protocol_by_data_set(mlflow_server, tracked):
         if configuration == "D"
     ]
     assert sorted(listed) == sorted(expected)
-    described = model.tags["mlflow.note.content"].splitlines()
-    rows = [line.split(" | ") for line in described if line.startswith(("| ILSVRC", "| Tiny"))]
-    assert [(row[0].removeprefix("| "), float(row[4])) for row in rows] == [
+    described = model.tags["mlflow.note.content"].replace("&emsp;", "")
+    rows = [line.split(" | ") for line in described.splitlines() if line.startswith(("| ILSVRC", "| Tiny"))]
+    assert [(row[0].removeprefix("| "), float(row[5])) for row in rows] == [
         (data, pytest.approx(error, abs=0.005)) for data, error in sorted(expected)
     ]
-    assert "| ILSVRC-2012 | multi-crop | 256, 384, 512 | 80 | " in model.tags["mlflow.note.content"]
+    assert "| ILSVRC-2012 | multi-crop | 256, 384, 512 | 80 | " in described
 
 
 def test_an_ensemble_is_linked_to_all_its_nets(mlflow_server, tracked):
@@ -189,6 +191,94 @@ def test_the_columns_of_the_shared_view_are_there(mlflow_server, tracked, tmp_pa
     difference, *bars = views["compareRunCharts"]
     assert difference["type"] == "DIFFERENCE"
     assert [chart["metricKey"] in test.metrics for chart in bars] == [True] * 2 + [False]
+
+
+@pytest.fixture(scope="module")
+def photos(mlflow_server, tmp_path_factory):
+    """A net tested on own photographs of five classes by every protocol. Protocol -> posteriors."""
+    folder, found = Folder(str(tmp_path_factory.mktemp("photos"))), {}
+    for seed, protocol in enumerate(("single-crop", "dense", "multi-crop", "both")):
+        found[protocol] = posteriors("A", protocol, (72,), classes=5, data="image folder photos", seed=seed)
+        publish(folder.child(protocol), found[protocol], mlflow_server.url, "photos", kind="eval")
+    return found
+
+
+def test_own_photographs_stand_alone(mlflow_server, photos, tmp_path):
+    """No column or table of the paper's, no top-5 error of five classes; the largest class alone is told."""
+    report(ReportOptions(mlflow_server.url, "photos", tmp_path))
+    markdown, page = ((tmp_path / f"report.{name}").read_text() for name in ("md", "html"))
+    largest = 100 * np.bincount(photos["dense"].labels_N).max() / IMAGES
+    for text in (markdown, page):
+        assert f"The largest class is {largest:.1f} % of the images" in text
+        assert f"always answering it has an error of {100 - largest:.1f} %." in text
+        assert not [word for word in ("the paper", "difference", "ot run", "top-5") if word in text]
+    cells = [line.split(" | ")[1] for line in markdown.splitlines() if line.startswith("| A@")]
+    assert cells == [f"{error:.1f}" for error in sorted(errors(each)[0] for each in photos.values())]
+    assert [each["errors"][1] for each in json.loads((tmp_path / "report.json").read_text())] == [None] * 4
+
+
+def test_mlflow_has_no_top_5_of_five_classes(mlflow_server, photos):
+    client, where, found = runs(mlflow_server, "photos")
+    tests = [run for run in found if run.data.tags["kind"] == "eval"]
+    assert len(tests) == 4
+    for run in tests:
+        assert "top5_error" not in run.data.metrics
+        assert run.data.metrics["majority_share"] == np.bincount(photos["dense"].labels_N).max() / IMAGES
+    (model,) = client.search_logged_models([where], "tags.weights_sha256 = 'sha-A'")
+    header, _, *rows = model.tags["mlflow.note.content"].splitlines()[2:]
+    assert [name.strip("| ").removeprefix("&emsp;") for name in header.split(" | ")] == [
+        "data",
+        "protocol",
+        "Q",
+        "images",
+        "largest class, %",
+        "top-1 error, %",
+        "95 % interval",
+    ]
+    assert [row.count(" | ") for row in rows] == [6] * 4
+
+
+def test_runs_compared_in_mlflow_begin_with_what_was_chosen(mlflow_server, photos):
+    """Its pages show the first parameters, by name, in which the runs differ."""
+    _, _, found = runs(mlflow_server, "photos")
+    params = [run.data.params for run in found if run.data.tags["kind"] == "eval"]
+    names = sorted({name for each in params for name in each})
+    differ = [name for name in names if len({each.get(name) for each in params}) > 1]
+    assert differ == ["protocol", "top1_wrong", DIGEST_PARAM]
+
+
+def test_runs_of_earlier_versions_are_read(mlflow_server, photos):
+    """Their digest is another parameter, and they have a top-5 error of however few classes."""
+    client, _, found = runs(mlflow_server, "photos")
+    new = one(found, kind="eval", protocol="dense")
+    params = {"facts_sha256": new.data.params[DIGEST_PARAM], **new.data.params}
+    del params[DIGEST_PARAM]
+    tags = {key: value for key, value in new.data.tags.items() if not key.startswith(("mlflow.", "vgg."))}
+    earlier = client.create_run(client.create_experiment("earlier"), tags=tags).info.run_id
+    for key, value in params.items():
+        client.log_param(earlier, key, value)
+    for key, value in {**new.data.metrics, "top5_error": 0.0}.items():
+        client.log_metric(earlier, key, value)
+    read, expected = tracked_result(client.get_run(earlier)), tracked_result(new)
+    assert read is not None
+    assert expected is not None
+    assert read.facts is not None
+    assert (read.facts, read.errors) == (expected.facts, expected.errors)
+    assert read.errors == (errors(photos["dense"])[0], None)
+    client.log_param(earlier, DIGEST_PARAM, "0" * 64)
+    edited = tracked_result(client.get_run(earlier))
+    assert edited is not None
+    assert edited.facts is None, "a digest that is added later proves nothing"
+
+
+def test_the_confusion_matrix_is_titled_by_what_was_tested(photos, tmp_path):
+    result = publish(Folder(str(tmp_path)), photos["both"], None, "vgg", kind="eval").result
+    wrong = result["top1_wrong"]
+    low, high = wilson_interval(wrong, IMAGES)
+    assert picture_title(result).splitlines() == [
+        "net-A on image folder photos",
+        f"both, Q = 72: top-1 error {100 * wrong / IMAGES:.1f} % ({low:.1f} to {high:.1f}) of {IMAGES} images",
+    ]
 
 
 @pytest.mark.parametrize(("classes", "said"), [(5, False), (6, True)])

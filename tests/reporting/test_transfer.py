@@ -39,6 +39,12 @@ def voc(*nets):
     return replace(found, nets=tuple(replace(net, scales=VOC) for net in nets or (made.NET,)))
 
 
+def actions(regions=("image",), *nets):
+    classes = tuple(f"action{k}" for k in range(10))
+    found = made.provenance(source="VOC-2012 actions", classes=classes, class_names=classes, regions=regions)
+    return replace(found, nets=tuple(replace(net, scales=VOC) for net in nets or (made.NET, E)))
+
+
 def facts(provenance, fit=CALTECH_FIT, images=9144, draws=RECALLS):
     return TransferFacts.of(provenance, fit, images, draws)
 
@@ -50,16 +56,23 @@ def facts(provenance, fit=CALTECH_FIT, images=9144, draws=RECALLS):
         (facts(caltech(E)), "Caltech-101", "E", 92.3),
         (facts(caltech(E, made.NET)), "Caltech-101", "D and E", 92.7),
         (facts(voc(), VOC_FIT, 9963, PRECISIONS), "VOC-2007", "D", 89.3),
+        (facts(actions(), VOC_FIT, 12000, PRECISIONS), "VOC-2012 actions", "D and E, whole image", 79.2),
+        (
+            facts(actions(("image", "box")), VOC_FIT, 12000, PRECISIONS),
+            "VOC-2012 actions",
+            "D and E, image and box",
+            84.0,
+        ),
     ],
 )
 def test_the_papers_own_tests_fill_cells(found, title, row, value):
     assert TransferFacts.from_tags(found.to_tags()) == found
     placed = cell(found)
     assert placed is not None
-    table, name = placed
+    table, found_row = placed
     assert table.title.startswith(title)
-    assert name == row
-    assert value in table.values
+    assert found_row.name == row
+    assert table.values[table.rows.index(found_row)] == value
 
 
 @pytest.mark.parametrize(
@@ -79,6 +92,14 @@ def test_the_papers_own_tests_fill_cells(found, title, row, value):
         facts(voc(), replace(VOC_FIT, train=("train",)), 9963, PRECISIONS),
         facts(voc(), replace(VOC_FIT, test=("val",)), 9963, PRECISIONS),
         facts(replace(voc(), source="VOC-2008"), VOC_FIT, 9963, PRECISIONS),
+        facts(replace(voc(), regions=("image", "box")), VOC_FIT, 9963, PRECISIONS),
+        facts(caltech(regions=("box",))),
+        facts(actions(("box",)), VOC_FIT, 12000, PRECISIONS),
+        facts(actions(("image",), made.NET), VOC_FIT, 12000, PRECISIONS),
+        facts(actions(), VOC_FIT, 4588, PRECISIONS),
+        facts(actions(), replace(VOC_FIT, test=("val",)), 12000, PRECISIONS),
+        facts(replace(actions(), combine="stack"), VOC_FIT, 12000, PRECISIONS),
+        facts(replace(actions(), source="VOC-2011 actions"), VOC_FIT, 12000, PRECISIONS),
         None,
     ],
 )
@@ -92,19 +113,31 @@ def test_the_numbers_are_the_papers():
         (89.0, 89.0, 89.3),
         (91.8, 92.3, 92.7),
         (85.0, 85.1, 86.2),
+        (79.2, 84.0),
     ]
+    assert all(len(table.values) == len(table.rows) for table in TABLES)
+
+
+def test_whole_images_are_tagged_without_regions():
+    """A tag without the field is of whole images."""
+    assert "regions" not in json.loads(facts(caltech()).to_tags()["transfer"])
+    assert facts(caltech()).digest != facts(caltech(regions=("box",))).digest
 
 
 @pytest.fixture(scope="module")
 def tracked(mlflow_server, tmp_path_factory):
-    """A test as the paper's, and one of another net; the experiment's runs."""
+    """Tests as the paper's of two data sets, and one of another net; the experiment's runs."""
     root, experiment = tmp_path_factory.mktemp("transferred"), "transferred"
     other = caltech(replace(made.NET, recipe="photos", weights_sha256="f" * 64, net="photos-1"))
-    for name, of in (("caltech", caltech()), ("other", other)):
+    by_classes = CALTECH_FIT, RECALLS, 9144
+    tests = {
+        "caltech": (caltech(), *by_classes),
+        "other": (other, *by_classes),
+        "actions": (actions(("image", "box")), VOC_FIT, PRECISIONS, 12000),
+    }
+    for name, test in tests.items():
         for _ in range(2):  # published again, the same run
-            result = publish_transfer(
-                Folder(str(root / name)), of, CALTECH_FIT, RECALLS, 9144, mlflow_server.url, experiment
-            )
+            result = publish_transfer(Folder(str(root / name)), *test, mlflow_server.url, experiment)
         assert result["tracked_at"]
     client = MlflowClient(mlflow_server.url)
     stored = client.get_experiment_by_name(experiment)
@@ -114,20 +147,24 @@ def tracked(mlflow_server, tmp_path_factory):
 
 def test_tracked_and_reported_beside_the_papers(tracked, mlflow_server, tmp_path):
     experiment, runs, root = tracked
-    assert len(runs) == 2
-    assert {run.data.metrics["transfer/mean_class_recall"] for run in runs} == {92}
+    assert len(runs) == 3
+    assert {run.data.metrics.get("transfer/mean_class_recall") for run in runs} == {92, None}
     text = summary(json.loads((root / "caltech" / "result.json").read_text()))
     assert "mean class recall: 92.00 % ± 1.00" in text
     report(ReportOptions(track=mlflow_server.url, experiment=experiment, out=tmp_path / "report", log=False))
     page = (tmp_path / "report" / "report.md").read_text()
     table = page.partition("Table 11. Caltech-101")[2].partition("##")[0]
-    assert "| D | 91.8 / – | 92.0 / – | +0.2 / – |" in table
+    assert "| D | 91.8 | 92.0 | +0.2 |" in table
     assert "± 1.0" in table
-    assert "| E | 92.3 / – | – |" in table
+    assert "| E | 92.3 | – |" in table
     others = page.partition("Transfer, image folder 101_ObjectCategories: mean class recall")[2]
     assert "not as in the paper: D@256-512 by photos" in others
     assert 'class="better">+0.2' in (tmp_path / "report" / "report.html").read_text()
-    assert len(json.loads((tmp_path / "report" / "report.json").read_text())) == 2
+    assert len(json.loads((tmp_path / "report" / "report.json").read_text())) == 3
+    assert "Table 11. VOC" not in page, "nothing of this data was tested"
+    of_actions = page.partition("Table 12. VOC-2012 actions")[2].partition("##")[0]
+    assert "| D and E, image and box | 84.0 | 90.0 | +6.0 |" in of_actions
+    assert "| D and E, whole image | 79.2 | – |" in of_actions
 
 
 def test_edited_facts_fill_no_cell(tracked):
@@ -135,5 +172,7 @@ def test_edited_facts_fill_no_cell(tracked):
     for run in runs:
         run.data.tags["transfer"] = facts(caltech(E)).to_tags()["transfer"]
     results = [found for run in runs if (found := tracked_transfer(run)) is not None]
-    assert [result.facts for result in results] == [None, None]
-    assert not [row for table in transfer_tables(results)[:4] for row in table.rows if row.ours]
+    assert [result.facts for result in results] == [None] * 3
+    papers = [table for table in transfer_tables(results) if table.reference_name == "paper"]
+    assert [table.title.partition(",")[0] for table in papers] == ["Table 12. VOC-2012 actions"], "of its name"
+    assert not [row for table in papers for row in table.rows if row.ours]

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
+from PIL import Image
 
 from cli.errors import Failure, UserError
 from cluster.connection import connect
@@ -35,6 +37,12 @@ def records(out: Path) -> dict[str, dict]:
     found = [json.loads(file.read_text()) for file in out.glob("steps/*/step.json")]
     assert len({record["name"] for record in found}) == len(found)
     return {record["name"]: record for record in found}
+
+
+def result_of(record: dict) -> StepResult:
+    """A step as its own record has it."""
+    fields = {name: record[name] for name in ("name", "kind", "folder", "identity", "outputs")}
+    return StepResult(**fields, cost=Cost(**record["cost"]))
 
 
 def written(out: Path) -> dict[str, int]:
@@ -103,6 +111,11 @@ def test_the_report_has_every_test_with_mean_and_spread(finished):
     html = (first / "report" / "report.html").read_text()
     assert f"{mean:.2f} ± {spread:.2f}" in html
     assert html.count("data:image/png") == 2, "curves and answers"
+    for name in ("curves.png", "answers.png"):
+        assert f"]({name})" in text
+        with Image.open(first / "report" / name) as picture:
+            assert picture.format == "PNG"
+    assert "| val top-1 | val loss |" in text, "the digits have no hold-out"
 
 
 def test_repeated_nothing_is_made_again_but_what_is_damaged(finished, digits, capsys):
@@ -123,14 +136,7 @@ def test_repeated_nothing_is_made_again_but_what_is_damaged(finished, digits, ca
 
 def test_a_weight_that_is_damaged_is_noticed(finished, tmp_path):
     record = records(finished)["first.0"]
-    result = StepResult(
-        record["name"],
-        record["kind"],
-        record["folder"],
-        record["identity"],
-        record["outputs"],
-        Cost(**record["cost"]),
-    )
+    result = result_of(record)
     assert fault_of(result) is None
     checkpoints = Path(record["folder"]) / "checkpoints"
     file = checkpoints / json.loads((checkpoints / "index.json").read_text())["best"] / "model.safetensors"
@@ -138,6 +144,22 @@ def test_a_weight_that_is_damaged_is_noticed(finished, tmp_path):
     file.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
     assert "damaged" in str(fault_of(result))
     file.write_bytes(kept)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"), [(None, "result.json"), ("{", "result.json is not JSON"), ("{}", "is of other class")]
+)
+def test_a_result_that_is_missing_or_damaged_is_noticed(finished, text, fault):
+    record = records(finished)["test-first.0"]
+    result = result_of(record)
+    assert fault_of(result) is None
+    file = next(Path(record["folder"]).rglob("dense-*/result.json"))
+    kept = file.read_text()
+    file.unlink()
+    if text is not None:
+        file.write_text(text)
+    assert fault in str(fault_of(result))
+    file.write_text(kept)
 
 
 def test_other_code_makes_its_own_results_unless_any_may_count(finished, digits, monkeypatch, capsys):
@@ -200,6 +222,13 @@ def test_mistakes_start_nothing(digits, tmp_path, changes, message):
     wrong = options(tmp_path / "out", digits, **changes)
     with pytest.raises(UserError, match=message):
         run_study(small_study(), wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_study_that_needs_a_holdout_is_not_run_without(digits, tmp_path):
+    study = replace(small_study(), needs_holdout=True)
+    with pytest.raises(UserError, match=r"has no split holdout, .*pack it with --holdout-share 0\.1"):
+        run_study(study, options(tmp_path / "out", digits))
     assert not (tmp_path / "out").exists()
 
 

@@ -4,10 +4,8 @@ Shapes: B images of one shape, C = 3, H and W image sides in pixels, N images, F
 """
 
 import io
-import os
-from concurrent.futures import ProcessPoolExecutor
+import json
 from dataclasses import replace
-from multiprocessing import get_context
 
 import numpy as np
 import pyarrow as pa
@@ -18,18 +16,20 @@ from PIL import Image
 from torch.nn.functional import conv2d, relu
 
 from cli.errors import Failure, UserError
-from cluster.layout import Layout, Worker
+from cluster.layout import Layout
 from pipelines.loading.draw import rescaled
 from pipelines.shards.manifest import read_manifest
 from pipelines.shards.reader import Shards
 from pipelines.storage.folder import Folder
 from tests.boxes import made
+from tests.runners import in_this_process, in_two_processes, one_thread
 from vgg import transfer
 from vgg.testing import scoring
 from vgg.transfer import FeaturesOptions
 from vgg.transferring import feature_file
 from vgg.transferring.combining import combined
 from vgg.transferring.feature_file import FeatureFile, Features
+from vgg.transferring.provenance import FeatureProvenance
 
 SECOND_BLOCK = "00000008.arrow"
 
@@ -48,27 +48,6 @@ def another(boxed, tmp_path_factory):
     recipe = made.classifier_recipe(2)
     wider = replace(recipe, model=replace(recipe.model, width=0.25))
     return made.train_alone("digits", boxed, tmp_path_factory.mktemp("another"), wider)
-
-
-def in_this_process(make, job, tasks, layout):
-    """What the cluster's workers do, without their start-up time."""
-    work = make(Worker(0, 1, 0, torch.device("cpu"), 1), job)
-    return ((task, work(task)) for task in tasks)
-
-
-def _work(make, job, task):
-    torch.set_num_threads(1)
-    return os.getpid(), make(Worker(0, 1, 0, torch.device("cpu"), 1), job)(task)
-
-
-def in_two_processes(make, job, tasks, layout):
-    """The last task first."""
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        backwards = list(reversed(tasks))
-        done = [pool.submit(_work, make, job, task) for task in backwards]
-        found = [each.result(timeout=300) for each in done]
-    assert len({pid for pid, _ in found}) == 2
-    return zip(backwards, (activations for _, activations in found), strict=True)
 
 
 def options(data, out, *nets, **changes):
@@ -96,14 +75,18 @@ def vgg16(tmp_path_factory):
     return net, file
 
 
-def by_hand(net, data, scale):
-    """[N, F]: torchvision's layers on PIL's pixels, the classifier as convolutions, image and mirror image."""
+def by_hand(net, data, scale, region="image"):
+    """[N, F]: torchvision's layers on PIL's pixels, of the image or what its box shows, the classifier as
+    convolutions, image and mirror image."""
     shards = Shards(data, read_manifest(data), "val")
     normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     fc6, fc7 = net.classifier[0], net.classifier[3]
     rows = []
     for i in range(len(shards)):
         image = Image.open(io.BytesIO(shards.encoded(i).tobytes())).convert("RGB")
+        if region == "box":
+            (box,) = shards.boxes(i)
+            image = image.crop(box[:4])
         lengths = rescaled(np.array([image.height]), np.array([image.width]), np.array([scale]))
         height, width = (int(length[0]) for length in lengths)
         pixels_HWC = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32) / 255
@@ -140,13 +123,40 @@ def test_torchvisions_net_by_hand(vgg16, tmp_path):
     assert found.labels == tuple((label,) for label in shards.labels_N.tolist())
 
 
+@torch.no_grad()
+def test_image_and_box_by_hand(vgg16, tmp_path):
+    """The descriptor of the image, then that of what its box shows, as an image of its own."""
+    net, file = vgg16
+    few = made.make(tmp_path, {"train": 2, "val": 4})
+    by_region = {
+        region: unit((by_hand(net, few, 64, region) + by_hand(net, few, 96, region)) / 2)
+        for region in ("image", "box")
+    }
+    expected = {("box",): by_region["box"], ("box", "image"): np.hstack(list(by_region.values())) / np.sqrt(2)}
+    for regions, expected_NF in expected.items():
+        found, folder = extract(few, tmp_path / "out", file, scales=(64, 96), regions=regions)
+        assert found.features_NF.shape == expected_NF.shape == (4, 4096 * len(regions))
+        # A box is enlarged six times, where the rounding of pixels weighs more.
+        apart = np.linalg.norm(expected_NF[0] - expected_NF[1])
+        assert np.linalg.norm(found.features_NF - expected_NF, axis=1).max() < 0.05 * apart
+        assert FeatureFile(folder, "val.arrow").provenance.regions == tuple(sorted(regions, reverse=True))
+
+
+def test_provenance_tells_regions_apart(boxed, classifier, tmp_path):
+    _, folder = extract(boxed, tmp_path, classifier)
+    whole = FeatureFile(folder, "val.arrow").provenance
+    both = replace(whole, regions=("image", "box"))
+    assert "regions" not in whole.to_json()
+    for provenance in (whole, both):
+        assert FeatureProvenance.from_json(json.loads(json.dumps(provenance.to_json()))) == provenance
+    assert len({each.identity for each in (whole, both)}) == 2
+    assert len({each.numbers_identity for each in (whole, both, replace(whole, regions=("box",)))}) == 3
+    assert "image+box" in both.name
+
+
 def test_the_same_bits_on_one_and_two_processes(boxed, classifier, another, tmp_path):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as a worker's, which has one core
-    try:
+    with one_thread():
         extract(boxed, tmp_path / "one", classifier, another, scales=(36, 72))
-    finally:
-        torch.set_num_threads(threads)
     extract(boxed, tmp_path / "two", classifier, another, scales=(36, 72), runner=in_two_processes)
     one, two = files(tmp_path / "one"), files(tmp_path / "two")
     assert len(one) == 2 * 2 * 3 + 1
@@ -257,6 +267,9 @@ class TestFiles:
     [
         ({"scales": (16,)}, "--scales 16 is smaller than the crop"),
         ({"scales": (36, 36)}, "--scales 36,36 names a scale twice"),
+        ({"regions": ()}, "--regions must be image, box, or both"),
+        ({"regions": ("box", "box")}, "--regions must be image, box, or both"),
+        ({"regions": ("image", "box")}, "3 of 21 images of split val have no box of their own"),
         ({"split": ("test",)}, "--split test must be one of train, val"),
         ({"layout": Layout(workers=0)}, "--layout.workers"),
         ({"nets": ()}, "NETS must be at least one net"),

@@ -9,7 +9,7 @@ from pipelines.pack import pack
 from pipelines.packing.options import PackOptions
 from pipelines.shards.manifest import read_manifest
 from pipelines.shards.reader import Shards
-from tests.transferring.test_features import in_this_process
+from tests.runners import in_this_process
 from vgg import transfer
 from vgg.transfer import FeaturesOptions, FitOptions
 from vgg.transferring.feature_file import FeatureFile

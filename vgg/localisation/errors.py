@@ -20,6 +20,7 @@ from vgg.boxes.geometry import LOCATED_IOU, overlaps
 from vgg.localisation.candidates import ImageBoxes
 from vgg.localisation.merging import best_box
 from vgg.localisation.stored import StoredBoxes
+from vgg.metrics.bootstrap import Difference, paired_bootstrap
 from vgg.metrics.interval import wilson_interval
 from vgg.testing.scoring import blocks
 
@@ -54,15 +55,23 @@ class BoxErrors:
     """If the training set's mean box were answered for every image, with its true class; None without one."""
     shown: tuple[Located, ...]
     """Some images, spread over the split."""
+    mean_box_iou: float | None = None
+    """Mean overlap of the training set's mean box; None without one."""
+    difference: Difference | None = None
+    """With the true class, the error less the mean box's on the same images; None without either."""
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of result.json; errors and intervals (Wilson, 95 %) in percent."""
+        """The fields of result.json; errors and intervals (Wilson's of errors, 95 %) in percent."""
         fields: dict[str, Any] = {"images": self.seen, "mean_iou": self.mean_iou}
+        fields["mean_box_iou"] = self.mean_box_iou
         for name in ("top1", "top5", "mean_box"):
             wrong = getattr(self, f"{name}_wrong")
             fields[f"{name}_wrong"] = wrong
             fields[f"{name}_error"] = None if wrong is None else 100 * wrong / self.seen
             fields[f"{name}_interval"] = None if wrong is None else list(wilson_interval(wrong, self.seen))
+        difference = self.difference
+        fields["difference"] = None if difference is None else difference.mean
+        fields["difference_interval"] = None if difference is None else list(difference.interval)
         return fields
 
 
@@ -77,8 +86,8 @@ def count_errors(
 
     `images_N`: the tested images' indices into the split, of which `truth` are the boxes. UserError if the
     results are of other images, or of each other."""
-    wrong = dict.fromkeys(("top1", "top5", "mean"), 0)
-    overlap, shown = 0.0, []
+    wrong: dict[str, list[bool]] = {"top1": [], "top5": [], "mean": []}
+    overlap, mean_overlap, shown = 0.0, 0.0, []
     spread = set(np.linspace(0, len(images_N) - 1, min(SHOWN, len(images_N))).astype(int).tolist())
     given = results[0].provenance.protocol == "centre"
     mean_4 = None if mean_box is None else np.asarray(mean_box)
@@ -90,17 +99,24 @@ def count_errors(
         best = _best_box(of_results, ranked[0], threshold)
         iou = _best_overlap(best, own_m4) if ranked[0] == label else 0.0
         overlap += iou
-        wrong["top1"] += not iou > LOCATED_IOU
+        wrong["top1"].append(not iou > LOCATED_IOU)
         true_iou = iou
         if ranked[0] != label and label in ranked:
             true_iou = _best_overlap(_best_box(of_results, label, threshold), own_m4)
-        wrong["top5"] += not true_iou > LOCATED_IOU
-        wrong["mean"] += mean_4 is not None and not _best_overlap(mean_4, own_m4) > LOCATED_IOU
+        wrong["top5"].append(not true_iou > LOCATED_IOU)
+        of_mean = _best_overlap(mean_4, own_m4)
+        mean_overlap += of_mean
+        wrong["mean"].append(not of_mean > LOCATED_IOU)
         if place in spread and best is not None:
             shown.append(Located(image, ranked[0], best, iou))
-    seen = len(images_N)
-    top5, of_mean = None if given else wrong["top5"], None if mean_4 is None else wrong["mean"]
-    return BoxErrors(seen, wrong["top1"], top5, overlap / max(seen, 1), of_mean, tuple(shown))
+    seen, counts = len(images_N), {name: sum(values) for name, values in wrong.items()}
+    top5 = None if given else counts["top5"]
+    found = seen, counts["top1"], top5, overlap / max(seen, 1)
+    if mean_4 is None:
+        return BoxErrors(*found, None, tuple(shown))
+    net_N1, mean_N1 = (np.array(wrong[name], float)[:, None] for name in ("top1", "mean"))
+    difference = paired_bootstrap(net_N1, mean_N1) if given else None
+    return BoxErrors(*found, counts["mean"], tuple(shown), mean_overlap / max(seen, 1), difference)
 
 
 def _together(results: Sequence[StoredBoxes], images: int) -> Iterator[list[ImageBoxes]]:

@@ -4,9 +4,11 @@ import hashlib
 from typing import Any
 
 from vgg.metrics.accuracy import Accuracy
+from vgg.metrics.top5 import has_top5
 from vgg.reporting.facts import Facts
 from vgg.reporting.paper_conditions import reference
 from vgg.testing.posteriors import Posteriors
+from vgg.testing.protocols import GRID
 from vgg.testing.provenance import Provenance
 from vgg.tracking.run_info import RunInfo, unix_time_ms
 
@@ -28,16 +30,20 @@ def run_info(
         "split": provenance.split,
         "data_digest": provenance.data,
         "images": str(result["images"]),
-        "identity": result["identity"],
     }
-    shared |= _settings(provenance)
+    settings = _settings(provenance)
+    unusual = {name: value for name, value in settings.items() if (name, value) != ("grid", str(GRID))}
     return RunInfo(
         uid=uid,
         experiment=experiment,
         name=f"{result['configuration']} {result['protocol']} {scales}",  # short: lists cut longer ones off
         tags={
             **shared,
+            **settings,
             "kind": result["kind"],
+            "identity": result["identity"],
+            "posteriors": posteriors_uri,
+            "posteriors_sha256": result["posteriors_sha256"],
             "scales": scales,
             "Q": scales.replace("+", ", "),
             "data": provenance.source,
@@ -47,12 +53,11 @@ def run_info(
         },
         params={
             **shared,
+            **unusual,  # a parameter that some runs lack would be what they differ in
             **{f"software.{name}": each for name, each in result["software"].items()},
-            "facts_sha256": facts.digest,
             "top1_wrong": str(result["top1_wrong"]),
             "top5_wrong": str(result["top5_wrong"]),
-            "posteriors": posteriors_uri,
-            "posteriors_sha256": result["posteriors_sha256"],
+            **facts.to_params(),
         },
         data_name=provenance.source,
         data_digest=provenance.data,
@@ -63,33 +68,37 @@ def run_info(
 
 
 def _settings(provenance: Provenance) -> dict[str, str]:
-    """How the members were scored."""
+    """How the members were scored; the grid of those that have one."""
     members = [member for member, _ in provenance.members]
     grids = {str(member.grid) for member in members if member.protocol == "multi-crop"}
-    return {
-        "average": " ".join(sorted({member.average for member in members})),
-        "precision": " ".join(sorted({member.precision for member in members})),
-        "grid": " ".join(sorted(grids)),
+    settings = {
+        "average": {member.average for member in members},
+        "precision": {member.precision for member in members},
+        "grid": grids,
     }
+    return {name: " ".join(sorted(values)) for name, values in settings.items() if values}
 
 
 def metrics(posteriors: Posteriors, accuracy: Accuracy) -> dict[str, float]:
-    """Errors, top-1 interval, loss, calibration, and differences from comparable published errors, if any.
+    """Errors, top-1 interval, share of the largest class, loss, calibration, and differences from comparable
+    published errors, if any; of five classes or fewer no top-5 error.
 
     Rounded, as MLflow shows all digits that it is given; the counts are parameters of the run.
     """
     values = {
         "top1_error": round_error(accuracy.top1_error),
-        "top5_error": round_error(accuracy.top5_error),
         "top1_error_low": round_error(accuracy.top1_interval[0]),
         "top1_error_high": round_error(accuracy.top1_interval[1]),
+        "majority_share": round(accuracy.majority_share, 4),
         "loss": round(accuracy.loss, 4),
         "calibration_error": round(accuracy.calibration_error, 4),
         "images": float(accuracy.seen),
     }
+    if has_top5(len(posteriors.provenance.classes)):
+        values["top5_error"] = round_error(accuracy.top5_error)
     published = reference(Facts.of(posteriors))
     for name, error in zip(("top1_error", "top5_error"), published, strict=True):
-        if error is not None:
+        if error is not None and name in values:
             values[f"{name}_over_published"] = round_error(values[name] - error)
     return values
 

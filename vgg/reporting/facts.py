@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,20 +16,38 @@ MAX_TAG_CHARACTERS = 5000
 """MLflow refuses longer tags in some versions."""
 
 
+DIGEST_PARAM = "unedited.facts_sha256"
+"""Its name comes last: where MLflow compares runs, it begins with the first parameters that differ."""
+EARLIER_DIGEST_PARAM = "facts_sha256"
+
+
 @dataclass(frozen=True)
 class TaggedFacts:
     """What a run carries as a tag that nobody can edit unnoticed: its digest is a parameter of the run."""
 
     tag: ClassVar[str]
 
+    def to_json(self) -> dict[str, Any]:
+        """What the tag holds."""
+        return asdict(self)
+
     @property
     def digest(self) -> str:
         """SHA-256, kept as a parameter of the run, which MLflow does not let anybody change."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    def to_params(self) -> dict[str, str]:
+        """The digest as a parameter."""
+        return {DIGEST_PARAM: self.digest}
+
+    def is_of(self, params: Mapping[str, str]) -> bool:
+        """Whether a run with these parameters was tracked with these facts, by whatever version."""
+        digests = {params[name] for name in (DIGEST_PARAM, EARLIER_DIGEST_PARAM) if name in params}
+        return digests == {self.digest}
 
     def to_tags(self) -> dict[str, str]:
         """As a tag; none if there are too many nets for one."""
-        text = json.dumps(asdict(self), separators=(",", ":"))
+        text = json.dumps(self.to_json(), separators=(",", ":"))
         return {self.tag: text} if len(text) <= MAX_TAG_CHARACTERS else {}
 
 
@@ -80,6 +98,11 @@ class Facts(TaggedFacts):
     images_per_class: tuple[int, int]
     """The fewest and the most."""
     nets: tuple[NetFacts, ...]
+
+    @property
+    def majority_share(self) -> float:
+        """Share of images of the largest class, a fraction."""
+        return self.images_per_class[1] / self.images
 
     @classmethod
     def of(cls, posteriors: Posteriors) -> "Facts":

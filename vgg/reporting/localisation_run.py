@@ -74,6 +74,12 @@ def summary(result: dict[str, Any]) -> str:
         if result[f"{key}_error"] is not None:
             low, high = result[f"{key}_interval"]
             lines.append(f"  {name}: {result[f'{key}_error']:.2f} % ({low:.2f} to {high:.2f})")
+    if result["mean_box_iou"] is not None:
+        iou, of_mean = result["mean_iou"], result["mean_box_iou"]
+        lines.append(f"  mean IoU: {iou:.3f}, of the mean box {of_mean:.3f}")
+    if result["difference"] is not None:
+        low, high = result["difference_interval"]
+        lines.append(f"  less the mean box's: {result['difference']:.2f} points ({low:.2f} to {high:.2f})")
     return "\n".join(lines)
 
 
@@ -98,9 +104,7 @@ def _run_info(
     provenance: BoxProvenance, result: dict[str, Any], facts: LocalisationFacts, experiment: str
 ) -> RunInfo:
     scales = "+".join(map(str, result["scales"]))
-    shared = {
-        key: str(result[key]) for key in ("net", "recipe", "configuration", "protocol", "identity", "images")
-    }
+    shared = {key: str(result[key]) for key in ("net", "recipe", "configuration", "protocol", "images")}
     shared |= {"split": provenance.split, "data_digest": provenance.data, "threshold": str(facts.threshold)}
     counts = {key: str(result[key]) for key in ("top1_wrong", "top5_wrong", "mean_box_wrong")}
     uid = hashlib.sha256(json.dumps([result["identity"], counts, KIND]).encode()).hexdigest()[:32]
@@ -108,12 +112,18 @@ def _run_info(
         uid=uid,
         experiment=experiment,
         name=f"{result['net']} boxes {result['protocol']} {scales}",
-        tags={**shared, "kind": KIND, "scales": scales, **facts.to_tags()},
+        tags={
+            **shared,
+            "kind": KIND,
+            "scales": scales,
+            "identity": result["identity"],
+            **facts.to_tags(),
+        },
         params={
             **shared,
             **counts,
             **{f"software.{name}": each for name, each in result["software"].items()},
-            "facts_sha256": facts.digest,
+            **facts.to_params(),
         },
         data_name=provenance.source,
         data_digest=provenance.data,

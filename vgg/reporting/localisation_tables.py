@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vgg.metrics.interval import wilson_interval
+from vgg.reporting.comparison import ComparisonRow, ComparisonTable
 from vgg.reporting.localisation_facts import LocalisationFacts
 from vgg.reporting.localisation_run import KIND
-from vgg.reporting.paper_conditions import CLASSES, EARLIER_VERSION
+from vgg.reporting.paper_conditions import CLASSES, EARLIER_VERSION, ILSVRC
 from vgg.reporting.paper_localisation import TABLES, box_row, matches
 from vgg.reporting.paper_results import Errors
-from vgg.reporting.render import ComparisonRow, ComparisonTable
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -73,17 +73,18 @@ def tracked_boxes(run: "Run") -> TrackedBoxes | None:
         top1_wrong=top1,
         mean_box_wrong=wrong["mean_box"],
         run_id=run.info.run_id,
-        identity=params["identity"],
-        facts=facts if facts is not None and params.get("facts_sha256") == facts.digest else None,
+        identity=params.get("identity") or tags.get("identity", run.info.run_id),
+        facts=facts if facts is not None and facts.is_of(params) else None,
     )
 
 
 def localisation_tables(results: Sequence[TrackedBoxes]) -> list[ComparisonTable]:
-    """Tables 8 to 10, then one for each data set of the other results; these come newest first."""
+    """Tables 8 to 10, if anything of their data was tested, then one for each data set of the other results;
+    these come newest first."""
     newest = list({result.identity: result for result in reversed(results)}.values())
     ours = [result for result in newest if box_row(result.facts) is not None]
     tables = []
-    for table in TABLES:
+    for table in TABLES if any(result.data == ILSVRC for result in newest) else ():
         rows = []
         for row in table.rows:
             found = [each for each in ours if each.facts is not None and matches(row, each.facts)]

@@ -9,7 +9,7 @@ from vgg.metrics.accuracy import Tally, tally
 from vgg.pictures.confusion import confusion_figure
 from vgg.pictures.png import as_png
 from vgg.reporting.evaluation_run import metrics, run_info
-from vgg.reporting.result import EvaluationResult, Kind, result_json
+from vgg.reporting.result import EvaluationResult, Kind, picture_title, result_json
 from vgg.reporting.result_folder import POSTERIORS
 from vgg.reporting.track_result import track_result
 from vgg.testing.posteriors import Posteriors, require_sound, write
@@ -57,6 +57,7 @@ def _track(
     provenance = posteriors.provenance
     info = run_info(result, posteriors, f"{folder.uri}/{POSTERIORS}", experiment=experiment)
     nets = {member.weights_sha256: member.net for member, _ in provenance.members}
-    pictures = {"confusion.png": as_png(confusion_figure(counted.confusion_KK, provenance.class_names))}
+    confusion = confusion_figure(counted.confusion_KK, provenance.class_names, picture_title(result))
+    pictures = {"confusion.png": as_png(confusion)}
     found = metrics(posteriors, counted.accuracy())
     return track_result(folder, info, uri, result, nets, found, pictures)

@@ -10,54 +10,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
 
 from vgg.pictures.dots import Dot, dot_plot
-from vgg.reporting.paper_results import Errors
-
-
-@dataclass(frozen=True)
-class ComparisonRow:
-    """A row: published errors and ours, in percent."""
-
-    label: str
-    reference: Errors
-    ours: Errors | None
-    note: str = ""
-    interval: tuple[float, float] | None = None
-    """95 % interval of our top-1 error."""
-
-    @property
-    def difference(self) -> Errors | None:
-        """Ours less the published errors; None for each that is missing."""
-        if self.ours is None:
-            return None
-        top1, top5 = (
-            None if ours is None or reference is None else ours - reference
-            for ours, reference in zip(self.ours, self.reference, strict=True)
-        )
-        return top1, top5
-
-
-@dataclass(frozen=True)
-class ComparisonTable:
-    """A table of our errors beside those of a reference."""
-
-    title: str
-    reference_name: str
-    rows: tuple[ComparisonRow, ...]
-    higher_is_better: bool = False
-    """Of what is no error; its title says what it is."""
-
-    @property
-    def run(self) -> list[ComparisonRow]:
-        """The rows with a result of ours, the best first."""
-        sign = -1 if self.higher_is_better else 1
-        return sorted(
-            (row for row in self.rows if row.ours), key=lambda row: sign * ((row.ours or (None,))[0] or 0.0)
-        )
-
-    @property
-    def not_run(self) -> list[ComparisonRow]:
-        """The rows without."""
-        return [row for row in self.rows if not row.ours]
+from vgg.reporting.comparison import ComparisonTable, format_errors, is_compared, legend
 
 
 @dataclass(frozen=True)
@@ -75,11 +28,14 @@ class Card:
     """From the published error, if one can be compared."""
     tests: str
     link: str
+    remarks: tuple[str, ...] = ()
+    """What the error is to be read with: the largest class, the other tests."""
 
 
 def to_markdown(tables: Sequence[ComparisonTable]) -> str:
-    """All tables, without the curves."""
-    return page_templates("vgg.reporting").get_template("report.md.jinja").render(tables=tables)
+    """All tables, without the curves; those without a result of ours last."""
+    template = page_templates("vgg.reporting").get_template("report.md.jinja")
+    return template.render(tables=tables, is_compared=is_compared(tables), legend=legend(tables))
 
 
 def to_html(
@@ -98,6 +54,8 @@ def to_html(
         .get_template("report.html.jinja")
         .render(
             tables=tables,
+            is_compared=is_compared(tables),
+            legend=legend(tables),
             cards=cards,
             dots_png=png_base64(dot_plot(dots)) if dots else None,
             curves_png=png_base64(curves) if curves is not None else None,
@@ -108,17 +66,14 @@ def to_html(
 
 def png_base64(figure: Figure) -> str:
     """The picture as it stands in a page."""
+    return base64.b64encode(png(figure)).decode()
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a file."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
-    return base64.b64encode(file.getvalue()).decode()
-
-
-def format_errors(errors: Errors | None, *, sign: bool = False) -> str:
-    """Top-1 / top-5 with one decimal; a dash for what is missing."""
-    if errors is None or errors == (None, None):
-        return "–"
-    form = "{:+.1f}" if sign else "{:.1f}"
-    return " / ".join("–" if error is None else form.format(error) for error in errors)
+    return file.getvalue()
 
 
 def page_templates(package: str) -> Environment:

@@ -1,14 +1,14 @@
 """The result of an evaluation or an ensemble: the content of `result.json`, and its summary in a line."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipelines.storage.folder import Folder
 from vgg.metrics.accuracy import Accuracy
+from vgg.metrics.top5 import has_top5
 from vgg.testing.provenance import EnsembleMember, Provenance
-from vgg.training.validation import TOP
 
 Kind = Literal["eval", "ensemble"]
 
@@ -29,13 +29,26 @@ class EvaluationResult:
         low, high = result["top1_interval"]
         scales, split = ", ".join(map(str, result["scales"])), result["data"]["split"]
         of_split = "" if split == "val" else f", split {split}"
-        top5 = f" top-5 {result['top5_error']:.2f} %," if len(result["class_accuracy"]) > TOP else ""
+        with_top5 = has_top5(len(result["class_accuracy"]))
+        top5 = f" top-5 {result['top5_error']:.2f} %," if with_top5 else ""
         return (
             f"{result['net']}, {result['protocol']}, Q = {scales}{of_split}: "
             f"top-1 error {result['top1_error']:.2f} % "
             f"({low:.2f} to {high:.2f}),{top5} loss {result['loss']:.3f}, "
             f"{result['images']:,} images" + (f"\n  ({self.remark})" if self.remark else "")
         )
+
+
+def picture_title(result: Mapping[str, Any]) -> str:
+    """Net and data in a line, protocol, scales and error in another; of several nets their configurations."""
+    scales, (low, high), data = ", ".join(map(str, result["scales"])), result["top1_interval"], result["data"]
+    several = len({member["weights_sha256"] for member in result["members"]}) > 1
+    split = "" if data["split"] == "val" else f", split {data['split']}"
+    return (
+        f"{result['configuration'] if several else result['net']} on {data['source']}{split}\n"
+        f"{result['protocol']}, Q = {scales}: top-1 error {result['top1_error']:.1f} % "
+        f"({low:.1f} to {high:.1f}) of {result['images']:,} images"
+    )
 
 
 def result_json(kind: Kind, provenance: Provenance, accuracy: Accuracy, sha256: str) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vgg.metrics.top5 import has_top5
+from vgg.reporting.comparison import ComparisonRow, ComparisonTable
 from vgg.reporting.evaluation_run import ERROR_DIGITS
 from vgg.reporting.facts import Facts
 from vgg.reporting.paper_conditions import (
@@ -15,7 +17,6 @@ from vgg.reporting.paper_conditions import (
     tiny_imagenet_errors,
 )
 from vgg.reporting.paper_results import TABLES, Errors, ResultKey
-from vgg.reporting.render import ComparisonRow, ComparisonTable
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -84,29 +85,36 @@ def tracked_result(run: "Run") -> TrackedResult | None:
 
 
 def _errors(run: "Run") -> Errors:
-    """From the counts, which are parameters and cannot be changed; of an earlier version's run its metrics."""
+    """From the counts, which are parameters and cannot be changed; of an earlier version's run its metrics.
+
+    Of five classes or fewer no top-5 error, which earlier versions tracked.
+    """
     params, metrics = run.data.params, run.data.metrics
-    if not {"top1_wrong", "top5_wrong", "images"} <= params.keys():
-        return metrics["top1_error"], metrics["top5_error"]
-    images = int(params["images"])
-    return 100 * int(params["top1_wrong"]) / images, 100 * int(params["top5_wrong"]) / images
+    if {"top1_wrong", "top5_wrong", "images"} <= params.keys():
+        images = int(params["images"])
+        top1, top5 = (100 * int(params[f"{key}_wrong"]) / images for key in ("top1", "top5"))
+    else:
+        top1, top5 = metrics["top1_error"], metrics["top5_error"]
+    return top1, top5 if has_top5(int(run.data.tags["classes"])) else None
 
 
 def _unedited_facts(run: "Run") -> Facts | None:
     """None if they, or the errors, are not those that the test was tracked with."""
     facts, metrics = Facts.from_tags(run.data.tags), run.data.metrics
-    unedited = facts is not None and run.data.params.get("facts_sha256") == facts.digest
-    shown = metrics["top1_error"], metrics["top5_error"]
-    # Earlier versions did not round.
-    agrees = shown in (
-        _errors(run),
-        tuple(round(error, ERROR_DIGITS) for error in _errors(run) if error is not None),
-    )
-    return facts if unedited and agrees else None
+    if facts is None or not facts.is_of(run.data.params):
+        return None
+    for name, error in zip(("top1_error", "top5_error"), _errors(run), strict=True):
+        # Earlier versions did not round.
+        if error is not None and metrics.get(name) not in (error, round(error, ERROR_DIGITS)):
+            return None
+    return facts
 
 
 def paper_tables(results: Sequence[TrackedResult]) -> list[ComparisonTable]:
-    """The paper's tables; `results` come newest first, and the newest fills a cell."""
+    """The paper's tables, if anything of as many classes as its data was tested; `results` come newest first,
+    and the newest fills a cell."""
+    if not any(result.classes == CLASSES for result in results):
+        return []
     of_row = {key: result for result in reversed(results) if (key := row_key(result.facts)) is not None}
     tables = []
     for table in TABLES:
@@ -127,8 +135,21 @@ def other_tables(results: Sequence[TrackedResult]) -> list[ComparisonTable]:
         newest = sorted(_newest(of_data), key=lambda r: (r.kind, r.net, r.key.protocol, r.key.scales))
         classes = " or ".join(sorted({str(result.classes) for result in newest}))
         rows = tuple(_row(result) for result in newest)
-        tables.append(ComparisonTable(f"{data}, {classes} classes", "published", rows))
+        title, remark = f"{data}, {classes} classes", of_largest_class(newest)
+        tables.append(ComparisonTable(title, "published", rows, remark=remark))
     return tables
+
+
+def of_largest_class(results: Sequence[TrackedResult]) -> str:
+    """A sentence on what a net that has learnt nothing reaches; none of results that do not tell."""
+    shares = sorted({result.facts.majority_share for result in results if result.facts is not None})
+    if not shares:
+        return ""
+    of_images, error = (
+        " or ".join(f"{100 * value:.1f} %" for value in values)
+        for values in (shares, [1 - share for share in shares])
+    )
+    return f"The largest class is {of_images} of the images: always answering it has an error of {error}."
 
 
 def _by_data(results: Sequence[TrackedResult]) -> dict[str, list[TrackedResult]]:

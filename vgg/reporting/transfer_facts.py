@@ -8,7 +8,7 @@ from typing import Any
 from vgg.reporting.facts import NetFacts, TaggedFacts
 from vgg.reporting.paper_conditions import CLASSES, ILSVRC, difference_of_chain
 from vgg.transferring.fitting import Fit
-from vgg.transferring.provenance import FeatureNet, FeatureProvenance
+from vgg.transferring.provenance import WHOLE_IMAGE, FeatureNet, FeatureProvenance
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class TransferFacts(TaggedFacts):
     nets: tuple[NetFacts, ...]
     trained_on: tuple[str, ...]
     """Of each net the name and the number of classes of the data that it was trained on."""
+    regions: tuple[str, ...] = WHOLE_IMAGE
 
     @classmethod
     def of(
@@ -51,7 +52,15 @@ class TransferFacts(TaggedFacts):
             combine=provenance.combine,
             nets=tuple(_net_facts(net) for net in provenance.nets),
             trained_on=tuple(f"{net.trained_on_name}, {net.classes} classes" for net in provenance.nets),
+            regions=provenance.regions,
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Without `regions` where they are the whole image alone, as `FeatureProvenance.to_json`."""
+        fields = super().to_json()
+        if self.regions == WHOLE_IMAGE:
+            del fields["regions"]
+        return fields
 
     @classmethod
     def from_tags(cls, tags: dict[str, str]) -> "TransferFacts | None":
@@ -60,6 +69,7 @@ class TransferFacts(TaggedFacts):
             fields = json.loads(tags[cls.tag])
             nets = tuple(NetFacts.from_json(net) for net in fields["nets"])
             lists = {key: tuple(fields[key]) for key in ("train", "test", "trained_on")}
+            lists["regions"] = tuple(fields.get("regions", WHOLE_IMAGE))
             return cls(**{**fields, **lists, "nets": nets})
         except (KeyError, TypeError, ValueError, AttributeError):
             return None

@@ -13,7 +13,7 @@ from vgg.reporting.transfer_facts import TransferFacts
 from vgg.tracking.run_info import RunInfo, unix_time_ms
 from vgg.tracking.software import software
 from vgg.transferring.fitting import Fit
-from vgg.transferring.provenance import FeatureProvenance
+from vgg.transferring.provenance import WHOLE_IMAGE, FeatureProvenance
 
 KIND = "transfer"
 MEASURES = {
@@ -45,6 +45,7 @@ def publish_transfer(
         "recipe": " + ".join(net.recipe for net in provenance.nets),
         "configuration": " + ".join(net.configuration for net in provenance.nets),
         "combine": provenance.combine,
+        "regions": list(provenance.regions),
         "scales": sorted({scale for net in provenance.nets for scale in net.scales}),
         "members": [asdict(net) for net in provenance.nets],
         "data": {"digest": provenance.data, "source": provenance.source, "classes": len(provenance.classes)},
@@ -71,7 +72,8 @@ def summary(result: dict[str, Any]) -> str:
     scales = ", ".join(map(str, result["scales"]))
     draws, images = result["draws"], result["draws"][0]["images"]
     lines = [
-        f"{result['net']}, Q = {scales} ({result['combine']}), {result['data']['source']}, "
+        f"{result['net']}, Q = {scales} ({result['combine']}{of_regions(result['regions'])}), "
+        f"{result['data']['source']}, "
         f"{draws[0]['trained_on']:,} images learned from, {images:,} tested on"
         + (f", {len(draws)} random splits" if len(draws) > 1 else "")
         + ":"
@@ -85,6 +87,11 @@ def summary(result: dict[str, Any]) -> str:
                 spread = f" ({low:.2f} to {high:.2f})"
             lines.append(f"  {words}: {result[name]:.2f} %{spread}")
     return "\n".join(lines)
+
+
+def of_regions(regions: Sequence[str]) -> str:
+    """Words for what the features are of; none for whole images."""
+    return "" if tuple(regions) == WHOLE_IMAGE else f", of {' and '.join(regions)}"
 
 
 def _track(
@@ -106,7 +113,8 @@ def _run_info(
     provenance: FeatureProvenance, result: dict[str, Any], facts: TransferFacts, experiment: str
 ) -> RunInfo:
     scales = "+".join(map(str, result["scales"]))
-    shared = {key: str(result[key]) for key in ("net", "recipe", "configuration", "combine", "identity")}
+    shared = {key: str(result[key]) for key in ("net", "recipe", "configuration", "combine")}
+    shared |= {"regions": "+".join(result["regions"])}
     shared |= {"data_digest": provenance.data, "train": "+".join(result["train"])}
     shared |= {"split": "+".join(result["test"]), **{key: str(value) for key, value in result["rule"].items()}}
     measured = {name: repr(result[name]) for name in MEASURES if name in result}
@@ -115,12 +123,18 @@ def _run_info(
     return RunInfo(
         uid=uid,
         experiment=experiment,
-        name=f"{result['configuration']} features {scales}",
-        tags={**shared, "kind": KIND, "scales": scales, **facts.to_tags()},
+        name=f"{result['configuration']} features {scales}{of_regions(result['regions'])}",
+        tags={
+            **shared,
+            "kind": KIND,
+            "scales": scales,
+            "identity": result["identity"],
+            **facts.to_tags(),
+        },
         params={
             **shared,
             **measured,
-            "facts_sha256": facts.digest,
+            **facts.to_params(),
             **{f"software.{name}": each for name, each in result["software"].items()},
         },
         data_name=provenance.source,

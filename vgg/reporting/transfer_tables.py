@@ -1,14 +1,15 @@
-"""Tracked transfer tests laid out as the paper's table 11, and as a table for each other data set."""
+"""Tracked transfer tests laid out as the paper's tables 11 and 12, and as a table for each other data set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vgg.reporting.comparison import ComparisonRow, ComparisonTable
 from vgg.reporting.paper_conditions import EARLIER_VERSION
-from vgg.reporting.paper_transfer import NETS, TABLES, cell
-from vgg.reporting.render import ComparisonRow, ComparisonTable
+from vgg.reporting.paper_transfer import TABLES, TransferTable, cell
 from vgg.reporting.transfer_facts import TransferFacts
-from vgg.reporting.transfer_run import KIND, MEASURES
+from vgg.reporting.transfer_run import KIND, MEASURES, of_regions
+from vgg.transferring.provenance import WHOLE_IMAGE
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -21,6 +22,7 @@ class TrackedTransfer:
     net: str
     recipe: str
     combine: str
+    regions: tuple[str, ...]
     scales: str
     data: str
     measures: dict[str, float]
@@ -55,29 +57,33 @@ def tracked_transfer(run: "Run") -> TrackedTransfer | None:
         net=params["net"],
         recipe=params["recipe"],
         combine=params["combine"],
+        regions=tuple(params.get("regions", "+".join(WHOLE_IMAGE)).split("+")),
         scales=tags.get("scales", ""),
         data=inputs[0].dataset.name if inputs else "unknown data",
         measures={name: float(params[name]) for name in MEASURES if name in params},
         deviations={name: float(text) for name, text in deviations.items() if text != "None"},
         run_id=run.info.run_id,
-        identity=params["identity"],
-        facts=facts if facts is not None and params.get("facts_sha256") == facts.digest else None,
+        identity=params.get("identity") or tags.get("identity", run.info.run_id),
+        facts=facts if facts is not None and facts.is_of(params) else None,
     )
 
 
 def transfer_tables(results: Sequence[TrackedTransfer]) -> list[ComparisonTable]:
-    """Table 11 by data set, then one for each data set of the other results; these come newest first."""
+    """Those of tables 11 and 12 of whose data anything was tested, then one for each data set of the other
+    results; these come newest first."""
     newest = list({result.identity: result for result in reversed(results)}.values())
     cells = {result.identity: cell(result.facts) for result in newest}
     tables = []
     for table in TABLES:
+        if not any(_is_of_its_data(result, table) for result in newest):
+            continue
         rows = []
-        for row, value in zip(NETS, table.values, strict=True):
+        for row, value in zip(table.rows, table.values, strict=True):
             found = [each for each in newest if cells[each.identity] == (table, row)]
             ours = (found[-1].measures[table.measure], None) if found else None
             note = found[-1].note(table.measure) if found else ""
-            rows.append(ComparisonRow(row, (value, None), ours, note))
-        title = f"Table 11. {table.title}, %"
+            rows.append(ComparisonRow(row.name, (value, None), ours, note))
+        title = f"Table {table.number}. {table.title}, %"
         tables.append(ComparisonTable(title, "paper", tuple(rows), higher_is_better=True))
     others: dict[str, list[ComparisonRow]] = {}
     for result in sorted(newest, key=lambda each: (each.data, each.net, each.scales)):
@@ -90,8 +96,16 @@ def transfer_tables(results: Sequence[TrackedTransfer]) -> list[ComparisonTable]
     return tables
 
 
+def _is_of_its_data(result: TrackedTransfer, table: TransferTable) -> bool:
+    """By its name or, as for the paper's tests of that table, by the number of classes."""
+    if table.sources:
+        return result.data in table.sources
+    return result.facts is not None and result.facts.classes == table.classes
+
+
 def _other_row(result: TrackedTransfer, measure: str, value: float) -> ComparisonRow:
-    label = f"{result.net}, Q = {result.scales.replace('+', ', ')} ({result.combine})"
+    how = f"{result.combine}{of_regions(result.regions)}"
+    label = f"{result.net}, Q = {result.scales.replace('+', ', ')} ({how})"
     notes = [result.note(measure)]
     if result.facts is None:
         notes.append(EARLIER_VERSION)

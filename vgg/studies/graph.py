@@ -69,6 +69,9 @@ class Study:
     data: str
     """What data set it is of, for messages."""
     steps: tuple[Step, ...]
+    needs_holdout: bool = False
+    """Whether its data must have a split that trainings validate on, so that `val` is tested once and nothing
+    is chosen by it."""
 
     def __post_init__(self) -> None:
         seen: set[str] = set()

@@ -85,11 +85,14 @@ def fault_of(result: StepResult) -> str | None:
             if key == WEIGHTS:
                 digest = open_run(result.folder).weights_sha256
             else:
-                digest = posteriors.open_file(folder.child(output["folder"]), "posteriors.arrow").digest
+                result_folder = folder.child(output["folder"])
+                digest = posteriors.open_file(result_folder, "posteriors.arrow").digest
+                if result_folder.read_json("result.json").get("posteriors_sha256") != digest:
+                    return f"{result_folder.uri}/result.json is of other class probabilities"
             if digest != output["sha256"]:
                 return f"{result.folder}: {key} is not what it was made as"
-    except UserError as error:
-        return str(error)
+    except (UserError, FileNotFoundError, KeyError, TypeError, AttributeError) as error:
+        return f"{result.folder}: {error!r}" if not isinstance(error, UserError) else str(error)
     return None
 
 

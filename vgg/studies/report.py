@@ -1,12 +1,14 @@
 """The report of a study: one page of tables, curves, fusions, cost and differences, on disk and as data."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from pipelines.shards.manifest import Manifest
+from pipelines.shards.splits import HOLDOUT, training_splits, validation_split
 from pipelines.storage.folder import Folder
-from vgg.reporting.render import page_templates, png_base64
+from vgg.reporting.render import page_templates, png
 from vgg.studies.following import REPORT
 from vgg.studies.graph import Node, Study
 from vgg.studies.record import StepResult
@@ -32,7 +34,7 @@ def write_report(
     out: Folder,
     manifest: Manifest,
 ) -> list[str]:
-    """Write report.html, report.md and report.json of what is done; lines that say so."""
+    """Write report.html, report.md with its pictures, and report.json of what is done; lines that say so."""
     rows = tested_rows(nodes, results)
     if not rows and not any(result.kind == "training" for result in results.values()):
         return []
@@ -40,6 +42,7 @@ def write_report(
     content = {
         "title": study.title,
         "subtitle": _subtitle(job, nodes, results, manifest),
+        "validated_on": validation_split(manifest),
         "trainings": training_rows(nodes, results, manifest),
         "tests": [test_row(row) for row in rows],
         "paper": paper_tables(rows),
@@ -51,13 +54,16 @@ def write_report(
     }
     folder = out.child(REPORT)
     sheets = {"curves": curves_of(nodes, results), "answers": answers_of(rows, job, manifest)}
-    pictures = {name: png_base64(figure) for name, figure in sheets.items() if figure is not None}
+    files = {name: png(figure) for name, figure in sheets.items() if figure is not None}
+    for name, data in files.items():
+        folder.write(f"{name}.png", data)
+    pictures = {name: b64encode(data).decode() for name, data in files.items()}
     for name in ("html", "md"):
         template = page_templates("vgg.studies").get_template(f"study.{name}.jinja")
         folder.write(f"report.{name}", template.render(**content, pictures=pictures).encode())
     folder.write_json("report.json", to_json(rows, pairs, results))
     best = min(rows, key=lambda row: sum(row.errors("top1_error")) / len(row.by_seed), default=None)
-    found = f"; best: {best.label}, top-1 error {best.text('top1_error')} %" if best else ""
+    found = f"; lowest top-1 error {best.text('top1_error')} %, of {best.label}" if best else ""
     return [f"report: {folder.uri}/report.html, report.md, report.json{found}"]
 
 
@@ -94,10 +100,12 @@ def _subtitle(
     job: StudyJob, nodes: Sequence[Node], results: Mapping[str, StepResult], manifest: Manifest
 ) -> str:
     seeds = len({node.seed for node in nodes})
-    images = manifest.splits["val"].images
+    train, chosen, tested = (f"{manifest.splits[s].images:,}" for s in (*training_splits(manifest), "val"))
+    apart = f"{chosen} held out of the training images for every choice, " if HOLDOUT in manifest.splits else ""
     commit, tree = (job.software.get(key, "unknown") for key in ("commit", "tree"))
     return (
-        f"{manifest.source}, {len(manifest.classes)} classes, {images:,} validation images; {len(results)} of "
-        f"{len(nodes)} steps done; {seeds} seed{'s' if seeds > 1 else ''}; "
+        f"{manifest.source}, {len(manifest.classes)} classes, {train} images to train on, {apart}"
+        f"{tested} validation images to test on; {len(results)} of {len(nodes)} steps done; "
+        f"{seeds} seed{'s' if seeds > 1 else ''}; "
         f"commit {commit[:12]} ({tree}), code {job.code[:12]}"
     )

@@ -11,6 +11,7 @@ import numpy as np
 from pipelines.storage.folder import Folder
 from vgg.metrics.accuracy import best_scored
 from vgg.metrics.bootstrap import Difference, paired_bootstrap
+from vgg.metrics.interval import learnt_nothing
 from vgg.metrics.rows import blocks_of
 from vgg.studies.graph import Evaluation, Node, Training
 from vgg.studies.record import StepResult
@@ -46,6 +47,17 @@ class TestedRow:
             return None
         low, high = next(iter(self.by_seed.values()))["top1_interval"]
         return low, high
+
+    @property
+    def seeds_learnt_nothing(self) -> list[int]:
+        """Seeds whose net is not known to be better than always answering the largest class."""
+        found = []
+        for seed, result in sorted(self.by_seed.items()):
+            labels_N = posteriors.open_file(self.files[seed], "posteriors.arrow").labels_N
+            low, high = result["top1_interval"]
+            if learnt_nothing((low, high), float(np.bincount(labels_N).max() / len(labels_N))):
+                found.append(seed)
+        return found
 
     @property
     def label(self) -> str:

@@ -5,12 +5,14 @@ from typing import Any
 
 from pipelines.shards.manifest import Manifest
 from pipelines.storage.folder import Folder
+from vgg.metrics.interval import learnt_nothing, wilson_interval
+from vgg.metrics.top5 import has_top5
 from vgg.net.architecture import Architecture, forward_flops, layers, parameter_count
 from vgg.net.receptive import last_receptive_field, receptive_field, stack_weights
+from vgg.reporting.comparison import ComparisonRow, ComparisonTable
 from vgg.reporting.facts import Facts
 from vgg.reporting.paper_conditions import row_key, tiny_imagenet_errors
 from vgg.reporting.paper_results import TABLES
-from vgg.reporting.render import ComparisonRow, ComparisonTable
 from vgg.reporting.result_folder import POSTERIORS
 from vgg.studies.cost import duration
 from vgg.studies.graph import Node, Training
@@ -51,6 +53,7 @@ def training_rows(
                 "train_loss": spread_text([_last_losses(result) for result in seeds]),
                 "top1": spread_text([100 * b["top1"] for b in best]),
                 "loss": spread_text([b["loss"] for b in best]),
+                "note": _learnt_nothing([r["seed"] for r in seeds if _no_better(r["best"])]),
             }
         )
     return rows
@@ -58,24 +61,38 @@ def training_rows(
 
 def _last_losses(result: Mapping[str, Any]) -> float:
     """Mean training loss of the last twentieth of the updates, in nats."""
-    losses = result["losses"]
+    losses = [loss for loss in result["losses"] if loss is not None]  # those left out have none
     last = losses[-max(1, len(losses) // 20) :]
     return float(sum(last) / len(last))
 
 
+def _no_better(best: Mapping[str, Any]) -> bool:
+    """Whether a training's best validation says no more than the largest class."""
+    if best.get("majority") is None:  # of a version that did not count it
+        return False
+    wrong = best["seen"] - round(best["top1"] * best["seen"])
+    return learnt_nothing(wilson_interval(wrong, best["seen"]), best["majority"])
+
+
+def _learnt_nothing(seeds: Sequence[int]) -> str:
+    if not seeds:
+        return ""
+    return f"learnt nothing (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})"
+
+
 def test_row(row: TestedRow) -> dict[str, str]:
     """Errors of one test over its seeds."""
-    scales = next(iter(row.by_seed.values()))["scales"]
+    first = next(iter(row.by_seed.values()))
     interval = f"{row.interval[0]:.1f} to {row.interval[1]:.1f}" if row.interval else ""
     return {
         "label": row.label,
         "kind": row.kind,
-        "scales": ", ".join(map(str, scales)),
+        "scales": ", ".join(map(str, first["scales"])),
         "top1": row.text("top1_error"),
-        "top5": row.text("top5_error"),
+        "top5": row.text("top5_error") if has_top5(len(first["class_accuracy"])) else "",
         "interval": interval,
         "seeds": str(len(row.by_seed)),
-        "note": _published(row),
+        "note": "; ".join(filter(None, [_learnt_nothing(row.seeds_learnt_nothing), _published(row)])),
     }
 
 

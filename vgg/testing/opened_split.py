@@ -5,11 +5,13 @@ Shapes: B images of one shape, C = 3, H and W image sides in pixels.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from cluster.layout import Worker
+from pipelines.loading.boxes import parts
 from pipelines.loading.dali_graphs import Placement
 from pipelines.loading.loaders import EvalLoader
 from pipelines.loading.whole_images import whole_images
@@ -84,11 +86,18 @@ class OpenedSplit:
             placement=self._options.decode,
         )
 
+    @cached_property
+    def boxed_parts_N4(self) -> np.ndarray:
+        """Of each image what its box shows: see `pipelines.loading.boxes.parts`. Every image must have one."""
+        boxes_N4 = self.shards.own_boxes().targets_N4
+        assert not np.isnan(boxes_N4).any()
+        return parts(boxes_N4, self.shards.heights_N, self.shards.widths_N)
+
     def whole_images(
-        self, net: TrainedNet, images: np.ndarray | range, scale: int
+        self, net: TrainedNet, images: np.ndarray | range, scale: int, *, boxed: bool = False
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Indices and pixels [B, C, H, W], less the net's mean, of these images, rescaled but not cropped, in
-        batches of one shape; ordered by shape."""
+        batches of one shape; ordered by shape. `boxed`: of what their boxes show, each for the image."""
         mean_C = torch.tensor(net.mean_rgb, device=self.worker.device)
         for batch in whole_images(
             self.shards,
@@ -98,5 +107,6 @@ class OpenedSplit:
             device=self.worker.device,
             threads=self.worker.threads,
             placement=self._options.decode,
+            parts_N4=self.boxed_parts_N4 if boxed else None,
         ):
             yield batch.images_B, (batch.images_BHWC.float() - mean_C).permute(0, 3, 1, 2)

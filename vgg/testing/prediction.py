@@ -4,7 +4,7 @@ Shapes: B images of one shape, C = 3, H and W image sides in pixels, K classes.
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,11 @@ from PIL import Image, ImageOps
 
 from cli.errors import UserError
 from pipelines.loading.draw import rescaled
+from pipelines.packing.rgb import to_rgb
 from pipelines.shards.manifest import MANIFEST, read_manifest
 from pipelines.shards.reader import Shards
 from pipelines.shards.verification import verify
+from pipelines.sources.files_below import files_below
 from vgg.net.module import VGG
 from vgg.testing.protocols import GRID, Evaluation, Pass, dense, multi_crop
 from vgg.weights.trained_net import TrainedNet
@@ -45,28 +47,28 @@ class NamedImage:
         return open_image(self.path, self.encoded())
 
 
-def named_images(paths: Sequence[Path], split: str) -> list[NamedImage]:
-    """The files, for each folder the image files below it, sorted, and for each packed data set the images of
-    this split. UserError naming what is not there."""
+def named_images(paths: Sequence[Path], split: str, but: Collection[Path] = ()) -> list[NamedImage]:
+    """The files, for each folder the image files below it `but` these, sorted, and for each packed data set the
+    images of this split. UserError naming what is not there."""
     images: list[NamedImage] = []
     for path in paths:
         if (path / MANIFEST).is_file():
             images += _packed(path, split)
         else:
-            images += [NamedImage(file, partial(Path, file)) for file in _files(path)]
+            images += [NamedImage(file, partial(Path, file)) for file in _files(path, but)]
     return images
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, but: Collection[Path]) -> list[Path]:
     if not path.exists():
         raise UserError(f"no file or folder {path}")
     if not path.is_dir():
         return [path]
-    suffixes = set(Image.registered_extensions())
-    below = [file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file()]
-    if not below:
+    suffixes, apart = set(Image.registered_extensions()), {file.resolve() for file in but}
+    below = [file for file in files_below(path) if file.suffix.lower() in suffixes and file.is_file()]
+    if not (images := [file for file in below if file.resolve() not in apart]):
         raise UserError(f"no image below the folder {path}")
-    return sorted(below)
+    return images
 
 
 def _packed(root: Path, split: str) -> list[NamedImage]:
@@ -90,8 +92,8 @@ def open_image(file: Path, encoded: Path | io.BytesIO | None = None) -> Image.Im
         with Image.open(file if encoded is None else encoded) as image:
             width, height = image.size
             if width * height <= MAX_PIXELS and max(width, height) <= MAX_ASPECT * min(width, height):
-                return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # PIL's, for broken files
+                return to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # PIL's parsers raise errors of any type
         raise UserError(f"{file} cannot be read as an image: {error}") from error
     raise UserError(
         f"{file} has {width}x{height} pixels, which are more than {MAX_PIXELS:,}, "

@@ -1,4 +1,5 @@
-"""Activations of a block of images on a worker: fc7's, averaged over all places and the mirror image.
+"""Activations of a block of images, or of what their boxes show, on a worker: fc7's, averaged over all places
+and the mirror image.
 
 Shapes: B images of one shape, C = 3, H and W image sides in pixels, F units of fc7, h and w sides of its map.
 """
@@ -14,6 +15,7 @@ from vgg.net.architecture import HIDDEN
 from vgg.net.module import VGG
 from vgg.testing.opened_split import OpenedSplit, SplitOptions
 from vgg.testing.protocols import with_mirrors
+from vgg.transferring.provenance import Region
 from vgg.weights.trained_net import TrainedNet
 
 
@@ -27,11 +29,12 @@ class FeatureJob:
 
 @dataclass(frozen=True)
 class FeatureTask:
-    """Images `first` to `stop` - 1 of the split by one net at one scale."""
+    """Images `first` to `stop` - 1 of the split by one net at one scale in one region."""
 
     net: int
     """Index in the job's nets."""
     scale: int
+    region: Region
     first: int
     stop: int
 
@@ -52,7 +55,8 @@ class FeatureExtractor:
         activations_BF = np.empty((task.stop - task.first, units), np.float32)
         with self._opened.precision.autocast():
             images = range(task.first, task.stop)
-            for images_B, images_BCHW in self._opened.whole_images(net, images, task.scale):
+            boxed = task.region == "box"
+            for images_B, images_BCHW in self._opened.whole_images(net, images, task.scale, boxed=boxed):
                 maps_2BFhw = module(with_mirrors(images_BCHW)).float()
                 means_BF = maps_2BFhw.mean((2, 3)).unflatten(0, (2, -1)).mean(0)
                 activations_BF[images_B - task.first] = means_BF.cpu().numpy()

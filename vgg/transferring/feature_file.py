@@ -9,7 +9,7 @@ Shapes: N images, B images of a block, F numbers of a descriptor.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ def write(
     blocks: Iterable[Features],
 ) -> None:
     """Save `images` descriptors of `units` numbers, atomically. Failure if one is not finite."""
-    metadata = {"format": FORMAT, "images": images, "provenance": asdict(provenance)}
+    metadata = {"format": FORMAT, "images": images, "provenance": provenance.to_json()}
     schema = pa.schema(
         [
             ("key", pa.string()),

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.svm import LinearSVC
 
 from vgg.transferring.targets import held_out
 
@@ -34,6 +32,9 @@ class LinearMachines:
 def fitted(features_ND: np.ndarray, targets_NK: np.ndarray, cost: float, seed: int) -> LinearMachines:
     """Machines of cost C. Images whose target is 0 are left out of a class; a class with no image, or with all,
     scores every image alike."""
+    from sklearn.exceptions import ConvergenceWarning  # takes 1.5 seconds, and most commands fit nothing
+    from sklearn.svm import LinearSVC
+
     features_ND = np.ascontiguousarray(features_ND, np.float64)
     classes = targets_NK.shape[1]
     weights_DK, bias_K, unconverged = np.zeros((features_ND.shape[1], classes)), np.full(classes, -1.0), 0
