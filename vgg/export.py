@@ -4,13 +4,15 @@ Writes the net, config.json and a model card, reads the net back as its users do
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import tyro
 
 from cli.command import arguments, exit_codes
-from cli.errors import Failure, UserError
+from cli.errors import Failure, UserError, require
 from cli.files import require_writable
 from cli.program import program
 from pipelines.storage.folder import Folder
@@ -20,6 +22,7 @@ from vgg.exporting.formats import (
     TORCHVISION,
     Form,
     Format,
+    Run,
     largest_difference,
     standardisation,
     write,
@@ -30,6 +33,8 @@ from vgg.weights.trained_net import TrainedNet
 
 TOLERANCE = 1e-5
 """Largest difference of a score that a round trip may make, as a share of the largest score."""
+
+CARD, CONFIG = "README.md", "config.json"
 
 FILES: dict[Format, str] = {
     "safetensors": "model.safetensors",
@@ -90,32 +95,65 @@ def export(options: ExportOptions) -> list[str]:
     net = open_net(options.net)
     net.require_classifier()
     file = options.out / FILES[options.format]
-    require_writable(file, "--out")
-    run = write(net, options.format, options.form, file)
-    check = "Not checked against the program that reads it, which was not installed."
-    if run is not None:
-        difference = largest_difference(net, options.form, run)
-        if not difference <= TOLERANCE:
-            file.unlink()
-            raise Failure(
-                f"{file} gives other scores than the net: they differ by {difference:.1e} of the largest, more "
-                f"than {TOLERANCE:.0e}; it was removed"
-            )
-        check = (
-            f"Read back and compared with the trained net on random images, scores differ by {difference:.1e} "
-            "of the largest at most."
-        )
+    folder = Folder(str(options.out))
+    missing = folder.missing_folders()
+    try:
+        rows, check = _write(net, options, file)
+    except (UserError, Failure):
+        folder.remove_empty(missing)
+        raise
     _write_config(net, options)
-    rows = protocol_rows(net, _evaluations(options))
     library = {"timm": "timm", "torchvision": "torchvision", "onnx": "onnx"}.get(options.format, "pytorch")
     use = _use(net, options)
     card = model_card(net, rows=rows, software=software(), use=use, check=check, library=library)
-    (options.out / "README.md").write_text(card, encoding="utf-8")
+    (options.out / CARD).write_text(card, encoding="utf-8")
     return [
         f"{file}: {net.name}, {file.stat().st_size / 1e6:,.1f} MB. {check}",
-        f"model card with {len(rows)} tests: {options.out}/README.md",
+        f"model card with {len(rows)} tests: {options.out}/{CARD}",
         f"to publish it: hf upload USER/{net.name} {options.out} .",
     ]
+
+
+def _write(net: TrainedNet, options: ExportOptions, file: Path) -> tuple[list[dict[str, str]], str]:
+    """Write the net's file; the card's rows, and what reading it back has shown."""
+    require_writable(file, "--out")
+    _require_own(options.out, file)
+    rows = protocol_rows(net, _evaluations(options))
+    with TemporaryDirectory(dir=options.out, prefix=".unfinished-") as unfinished:
+        written = Path(unfinished) / file.name
+        check = _check(net, options, write(net, options.format, options.form, written))
+        written.replace(file)
+    return rows, check
+
+
+def _check(net: TrainedNet, options: ExportOptions, run: Run | None) -> str:
+    """What reading the file back has shown. Failure where `run` gives other scores than the net."""
+    if run is None:
+        return "Not checked against the program that reads it, which was not installed."
+    difference = largest_difference(net, options.form, run)
+    if not difference <= TOLERANCE:
+        raise Failure(
+            f"--format {options.format} gives other scores than the net: they differ by {difference:.1e} of "
+            f"the largest, more than {TOLERANCE:.0e}; it is not kept"
+        )
+    return (
+        f"Read back and compared with the trained net on random images, scores differ by {difference:.1e} "
+        "of the largest at most."
+    )
+
+
+def _require_own(out: Path, file: Path) -> None:
+    """UserError where a file that is to be written is there, and no earlier export's."""
+    there = next((each for each in (out / CARD, out / CONFIG, file) if os.path.lexists(each)), None)
+    if there is None:
+        return
+    try:
+        is_export = "weights_sha256" in json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        is_export = False
+    require(
+        is_export, f"--out {out}", f"a folder of its own: it has a {there.name} that is no earlier export's"
+    )
 
 
 def _write_config(net: TrainedNet, options: ExportOptions) -> None:
@@ -132,7 +170,7 @@ def _write_config(net: TrainedNet, options: ExportOptions) -> None:
         "class_ids": list(net.class_ids or ()),
         "weights_sha256": net.weights_sha256,
     }
-    (options.out / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    (options.out / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
 def _evaluations(options: ExportOptions) -> list[Folder]:

@@ -6,6 +6,7 @@ Shapes: B images, C = 3, H and W sides in pixels, K classes.
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -26,6 +27,7 @@ from vgg.testing.protocols import dense
 from vgg.weights import checkpoint, retention
 from vgg.weights.open_net import open_net
 from vgg.weights.state import model_state
+from vgg.weights.trained_net import TrainedNet
 
 MEAN = [101.0, 115.5, 130.25]
 
@@ -138,12 +140,11 @@ def test_torchvision_and_timm_take_their_own_names(full, tmp_path):
         assert agree(ours_BK, net(standardised_BCHW))
 
 
-def test_the_card_says_what_the_net_is_and_how_well_it_does(small, tmp_path):
-    net = open_net(small)
-    member = {"weights_sha256": net.weights_sha256, "precision": "fp32"}
-    result = {
+def result_of(net: TrainedNet) -> dict[str, Any]:
+    """result.json of a test, as an earlier version wrote it."""
+    return {
         "kind": "eval",
-        "members": [member],
+        "members": [{"weights_sha256": net.weights_sha256, "precision": "fp32"}],
         "data": {"source": "Tiny ImageNet", "split": "val"},
         "protocol": "dense",
         "scales": [64, 80],
@@ -154,16 +155,28 @@ def test_the_card_says_what_the_net_is_and_how_well_it_does(small, tmp_path):
         "top5_interval": [21.4, 23.1],
         "posteriors_sha256": "a",
     }
+
+
+def write_results(folder: Path, **results: dict[str, Any]) -> tuple[str]:
+    """The folder of these tests."""
+    for name, result in results.items():
+        (folder / name / "spool-1a2b3c4d").mkdir(parents=True)  # of a tracked test
+        (folder / name / "spool-1a2b3c4d" / "lock").touch()
+        (folder / name / "result.json").write_text(json.dumps(result))
+    return (str(folder),)
+
+
+def test_the_card_says_what_the_net_is_and_how_well_it_does(small, tmp_path):
+    net = open_net(small)
+    result = result_of(net)
     others = {
         **result,
-        "members": [{**member, "weights_sha256": "0"}],
+        "members": [{**result["members"][0], "weights_sha256": "0"}],
         "top1_error": 1.0,
         "posteriors_sha256": "b",
     }
-    for name, each in (("dense", result), ("other", others)):
-        (tmp_path / "tests" / name).mkdir(parents=True)
-        (tmp_path / "tests" / name / "result.json").write_text(json.dumps(each))
-    lines = export(ExportOptions(small, tmp_path / "out", results=(str(tmp_path / "tests"),)))
+    results = write_results(tmp_path / "tests", dense=result, other=others)
+    lines = export(ExportOptions(small, tmp_path / "out", results=results))
     card = (tmp_path / "out" / "README.md").read_text()
     row = "| dense | 64, 80 | fp32 | 10,000 | 47.50 (46.50 to 48.50) | 22.25 (21.40 to 23.10) |"
     assert row in card
@@ -172,6 +185,23 @@ def test_the_card_says_what_the_net_is_and_how_well_it_does(small, tmp_path):
         assert text in card
     assert f"hf upload USER/{net.name} {tmp_path / 'out'} ." in lines[-1]
     assert load_file(tmp_path / "out" / "model.safetensors").keys() == net.weights.keys()
+
+
+def test_the_card_of_five_classes_has_their_largest_and_no_top_5(tmp_path):
+    """A test by an earlier version, which did not tell the share, stands beside a new one."""
+    run = save_run(tmp_path / "run", "A", side=32, width=0.05, classes=5)
+    earlier = result_of(open_net(run))
+    new = {**earlier, "posteriors_sha256": "b", "protocol": "both", "top1_error": 40.0, "majority_share": 0.25}
+    results = write_results(tmp_path / "tests", earlier=earlier, new=new)
+    export(ExportOptions(run, tmp_path / "out", results=results))
+    card = (tmp_path / "out" / "README.md").read_text()
+    table = [line for line in card.partition("## Results")[2].splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert cells[0][4:] == ["images", "largest class, %", "top-1 error, % (95 %)"]
+    assert [row[4:6] for row in cells[2:]] == [["10,000", "–"], ["10,000", "25.0"]]
+    assert {len(row) for row in cells} == {7}
+    assert "\nIntervals are Wilson's, over images. The largest class's share" in card
+    assert "top-5" not in card
 
 
 @pytest.mark.parametrize(
@@ -189,10 +219,41 @@ def test_what_cannot_be_exported_is_refused(small, tmp_path, given, message):
         export(ExportOptions(**{"net": small, "out": tmp_path / "out", **given}))
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])
+def test_a_file_of_somebody_is_not_written_over(small, tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=rf"--out .* must be a folder of its own: it has a {name}"):
+        export(ExportOptions(small, tmp_path))
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {name: "{}"}
+
+
+def test_an_export_again_is_written_over_and_a_mistake_leaves_it(small, tmp_path):
+    export(ExportOptions(small, tmp_path))
+    (tmp_path / "README.md").write_text("to be made again")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(UserError, match="--results"):
+        export(ExportOptions(small, tmp_path, results=("/nowhere",)))
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    export(ExportOptions(small, tmp_path))
+    assert {file.name for file in tmp_path.iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    assert (tmp_path / "README.md").read_bytes() != before["README.md"]
+
+
+def test_a_result_that_is_damaged_is_told(small, tmp_path):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "result.json").write_text('{"kind": "eval"}')
+    with pytest.raises(
+        UserError, match=r"tests a result\.json of an evaluation is damaged \(KeyError\('members'"
+    ):
+        export(ExportOptions(small, tmp_path / "out", results=(str(tmp_path / "tests"),)))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_net_of_another_side_is_no_net_of_torchvision(tmp_path):
     run = save_run(tmp_path / "run", "A", side=32, width=0.05)
     with pytest.raises(UserError, match="its nets are of side 224 and width 1, this one is of side 32"):
-        export(ExportOptions(run, tmp_path / "out", "timm"))
+        export(ExportOptions(run, tmp_path / "new" / "out", "timm"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_file_that_gives_other_scores_is_not_left(small, tmp_path, monkeypatch):
