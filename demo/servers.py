@@ -8,17 +8,14 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from cli.errors import Failure
 from cluster.nodes import Node, start_head
-from cluster.processes import ProcessIdentity, free_port, start_time
+from cluster.processes import ProcessIdentity, start_time, usual_port
 from cluster.readiness import http_server_answers, wait_until_ready
+from demo.commands import console, show_command
 
 MLFLOW_TIMEOUT_SECONDS = 90.0
 STOP_GRACE_SECONDS = 10.0
-
-console = Console(soft_wrap=True, highlight=False)
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ def running_cluster(folder: Path, cpus: int) -> Node:
         if node.alive() and known["cpus"] >= cpus and node.token_path:
             return node
         node.stop()
-    port = free_port(8265)
+    port = usual_port(8265, "Ray's dashboard")
     show_command(f"ray start --head --num-cpus={cpus} --dashboard-port={port} …")
     node = start_head(cpus, dashboard_port=port)
     state.write_text(json.dumps({"node": asdict(node), "cpus": cpus}))
@@ -51,7 +48,7 @@ def running_mlflow(folder: Path) -> MlflowServer:
         server = MlflowServer(**json.loads(state.read_text()))
         if server.alive():
             return server
-    port = free_port(5000)
+    port = usual_port(5000, "MLflow")
     (folder / "mlflow").mkdir(parents=True, exist_ok=True)
     command = [
         str(Path(sys.executable).with_name("mlflow")),
@@ -87,19 +84,20 @@ def wait_for_mlflow(server: MlflowServer, folder: Path) -> None:
 
 
 def stop_servers(folder: Path) -> None:
-    """Stop the servers that an earlier demo left running."""
+    """Stop the servers that an earlier demo left running, and say which."""
     cluster, mlflow = folder / "cluster.json", folder / "mlflow.json"
+    stopped = []
     if cluster.is_file():
-        Node(**json.loads(cluster.read_text())["node"]).stop()
+        node = Node(**json.loads(cluster.read_text())["node"])
+        stopped += ["the Ray cluster"] if node.alive() else []
+        node.stop()  # removes its files also where it has ended
         cluster.unlink()
-        console.print("the Ray cluster is stopped")
     if mlflow.is_file():
-        MlflowServer(**json.loads(mlflow.read_text())).terminate(STOP_GRACE_SECONDS)
+        server = MlflowServer(**json.loads(mlflow.read_text()))
+        stopped += ["the MLflow server"] if server.alive() else []
+        server.terminate(STOP_GRACE_SECONDS)
         mlflow.unlink()
-        console.print("the MLflow server is stopped")
-
-
-def show_command(command: str) -> None:
-    """Print a command as a shell would show it."""
-    console.print("[bold cyan]$[/]", end=" ")
-    console.print(command, markup=False)
+    for each in stopped:
+        console.print(f"{each} is stopped")
+    if not stopped:
+        console.print("nothing of the demo runs")

@@ -1,6 +1,8 @@
 """Where a command may write: told in one line, exit code 2, before anything starts; nothing is left behind."""
 
 import json
+import os
+import re
 import shutil
 import sys
 from dataclasses import asdict
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from cli.errors import UserError
+from demo.__main__ import packed_name
 from pipelines import pack
 from pipelines.shards.manifest import read_manifest
 from pipelines.storage.apart import require_apart
@@ -99,6 +102,23 @@ def test_results_are_not_written_into_the_data(call, digits, trained, tmp_path, 
     assert one_line(said)
     assert "choose a folder of its own" in said
     assert sorted(digits.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("~/runs", "--out ~/runs: no shell has put"), ("/x/~/runs", "put"), (os.fsdecode(b"caf\xe9"), "no UTF-8")],
+)
+def test_a_folder_that_is_not_the_one_meant(path, reason):
+    with pytest.raises(UserError, match=reason):
+        Folder(path, "--out")
+
+
+def test_a_demo_packs_folders_of_one_name_apart():
+    names = [packed_name(source) for source in ("digits", "/a/my photos", "/b/my photos", "/b/my-photos", "/")]
+    assert len(set(names)) == 5
+    assert names[0] == "digits"
+    assert all(re.fullmatch(r"[A-Za-z0-9-]+", name) for name in names)
+    assert packed_name("/b/../b/my photos") == names[2]
 
 
 def test_folders_of_two_names_in_one_another(tmp_path):

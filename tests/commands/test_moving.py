@@ -4,22 +4,22 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-from cluster.namespaces import INTERFACE, Network
-from cluster.nodes import Host, start_head, start_worker_node
+import pytest
+
+from cluster.namespaces import Network
+from cluster.nodes import start_head
 from tests import entry_point
 from tests.conftest import ROOT, needs_namespaces
+from tests.joined import joined
 
 
+@pytest.mark.faults
 @needs_namespaces
 def test_a_node_that_leaves_hands_its_training_on(digits, tmp_path):
     """The head has no CPU; the first node runs the worker, the second is there when the first goes."""
     with Network(3) as network:
-        hosts = [
-            Host(network.address(i), network.command_prefix(i), {"GLOO_SOCKET_IFNAME": INTERFACE})
-            for i in range(3)
-        ]
+        hosts = [network.host(i) for i in range(3)]
         nodes = [start_head(0, host=hosts[0])]
         environment = entry_point.environment(nodes[0])
         try:
@@ -46,16 +46,6 @@ def test_a_node_that_leaves_hands_its_training_on(digits, tmp_path):
     (step,) = result["resumed_from"]
     assert f"a node is about to go: step {step} is kept" in said
     assert len(result["losses"]) == 150
-
-
-def joined(head, host):
-    """A further node of one CPU, once it is there."""
-    node = start_worker_node(head, 1, host)
-    log, deadline = Path(node.folder) / "start.log", time.monotonic() + 120
-    while "Ray runtime started" not in log.read_text():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.2)
-    return node
 
 
 def wait_for(there, training, seconds=300):

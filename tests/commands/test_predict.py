@@ -1,6 +1,7 @@
 """vgg.predict on files and folders: what is printed, written and drawn; what is refused before the net runs."""
 
 import csv
+import os
 from functools import partial
 
 import numpy as np
@@ -68,7 +69,8 @@ def test_grad_cam_is_drawn_beside_the_images(run, photos, call, tmp_path):
     assert f"drawn: {tmp_path}/heat.png" in out.replace("\n", "")
     with Image.open(tmp_path / "heat.png") as drawn:
         pixels_HWC = np.asarray(drawn.convert("RGB"))
-    assert pixels_HWC.shape[0] > 200 * IMAGES
+    height, width, _ = pixels_HWC.shape
+    assert height * width > 2 * 200**2 * IMAGES
     code, _, err = call(photos, "--net", run, "--grad-cam", tmp_path / "heat.xyz")
     assert (code, err.count("\n")) == (2, 1)
     assert "--grad-cam" in err
@@ -101,6 +103,56 @@ def test_an_image_that_cannot_be_read_is_told_and_passed_over(run, tmp_path, cal
     assert "2 of 4 images passed over" in err
     assert "b.png cannot be read as an image" in err
     assert "over 32 times the other" in err
+
+
+def test_what_it_wrote_before_is_no_image_of_the_folder(run, tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", ".hidden.png", ".trash/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture(70, 80, seed=1).save(tmp_path / name)
+    for _ in range(2):
+        code, out, err = call(".", "--net", run, "--grad-cam", "heat.png")
+        assert code == 0, err
+        assert "1 image predicted" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--picture", "./a.png"], "--picture a.png is the image a.png: name another file"),
+        (["--csv", "a.png"], "--csv a.png is the image a.png"),
+        (["--picture", "x.png", "--grad-cam", "x.png"], "--grad-cam x.png is --picture: name another file"),
+    ],
+)
+def test_nothing_is_written_over_an_image_or_each_other(run, tmp_path, call, monkeypatch, flags, reason):
+    monkeypatch.chdir(tmp_path)
+    picture(70, 80, seed=1).save("a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    code, _, err = call("a.png", "--net", run, *flags)
+    assert (code, err.count("\n")) == (2, 1)
+    assert reason in err
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"a.png": before}
+
+
+def test_sixteen_bits_are_seen_as_in_training(run, tmp_path, call):
+    """PIL's own conversion clips them to white."""
+    pixels_HW = np.asarray(picture(70, 80, "L", seed=1))
+    Image.fromarray(pixels_HW).save(tmp_path / "8.png")
+    Image.fromarray(pixels_HW.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    code, _, err = call(tmp_path, "--net", run, "--picture", "None", "--csv", tmp_path / "best.csv")
+    assert code == 0, err
+    with (tmp_path / "best.csv").open() as stream:
+        one, other = csv.DictReader(stream)
+    assert one | {"file": ""} == other | {"file": ""}
+
+
+def test_names_that_are_no_utf8(run, tmp_path, call):
+    picture(70, 80, seed=1).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    code, _, err = call(tmp_path, "--net", run, "--picture", tmp_path / "x.jpg", "--csv", tmp_path / "x.csv")
+    assert code == 0, err
+    assert "caf\\xe9.png," in (tmp_path / "x.csv").read_text()
+    assert (tmp_path / "x.jpg").stat().st_size > 1000
 
 
 def test_where_no_image_can_be_read_nothing_is_written(run, tmp_path, call):
@@ -138,6 +190,7 @@ def test_the_submission_has_the_classes_identifiers(run, photos, call, tmp_path,
         (["--picture", "file/out.png"], "--picture file/out.png cannot be written"),
         (["--picture", "folder.png"], "--picture folder.png is a folder"),
         (["--csv", "folder.png"], "--csv folder.png is a folder"),
+        (["--csv", "pipe"], "--csv pipe is no plain file"),
         (["--submission", "/proc/x/y"], "--submission /proc/x/y cannot be written"),
     ],
 )
@@ -145,6 +198,7 @@ def test_what_cannot_be_written_is_refused_before_the_net_is_opened(call, tmp_pa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     picture(70, 80).save(tmp_path / "a.png")
     code, _, err = call("a.png", "--net", "/nowhere", *flags)
     assert (code, err.count("\n")) == (2, 1)

@@ -3,18 +3,21 @@
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.namespaces import NetworkedCluster
-from demo.__main__ import QUIET
+from demo.commands import QUIET
 from tests import entry_point
 from tests.conftest import ROOT, needs_namespaces
+from tests.ray_workers import workers_of
+from vgg.tracking.remark import HANG_TAG
 
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -53,7 +56,7 @@ OF_AN_OVERLOADED_MACHINE = (
 OURS = (
     r"starting 2 worker\(s\) …$",
     r"Ray: http://[\d.:]+/#/jobs/\w+, asks for the token in /",
-    r"--layout.device auto: on CPUs, as no node of the cluster has a GPU \(2 workers\)$",
+    r"--layout.device auto: on CPUs, as no node of the cluster has a GPU \(2 worker\(s\)\)$",
     r"\(RayTrainWorker pid=\d+\) digits, train.steps",
     r"\(RayTrainWorker pid=\d+\) configuration A, side 32, ",
     r"\(RayTrainWorker pid=\d+\) not tracked: ",
@@ -88,9 +91,29 @@ def test_a_relative_path_in_a_job_is_refused(ray_cluster):
     assert "--data digits must be absolute" in done.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_and_resumed_ends_with_the_very_same_weights(ray_cluster, digits, submitted, tmp_path, number):
-    """The driver, once a checkpoint of the middle is there. SIGTERM saves the step that it finds."""
+def wait_for_checkpoint(out: Path, ended) -> None:
+    deadline = time.monotonic() + 300
+    while not (out / "checkpoints" / "index.json").exists():
+        assert not ended(), "the training ended before it could be"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def require_resumed(cluster, digits, out: Path, undisturbed: Path) -> int:
+    """The same command ends with the very same weights; the step that it has resumed from."""
+    done = entry_point.run(entry_point.command(digits, out), entry_point.environment(cluster.head))
+    assert done.returncode == 0, done.stdout
+    expected, resumed = entry_point.result(undisturbed), entry_point.result(out)
+    (step,) = resumed["resumed_from"]
+    assert f"resumed from step {step}" in done.stdout
+    assert 0 < step < entry_point.STEPS
+    assert resumed["losses"] == expected["losses"]
+    assert resumed["weights_sha256"] == expected["weights_sha256"]
+    return step
+
+
+def test_killed_and_resumed_ends_with_the_very_same_weights(ray_cluster, digits, submitted, tmp_path):
+    """The driver, once a checkpoint of the middle is there."""
     out = tmp_path / "out"
     driver = subprocess.Popen(
         entry_point.command(digits, out),
@@ -99,24 +122,70 @@ def test_killed_and_resumed_ends_with_the_very_same_weights(ray_cluster, digits,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 300
-    while not (out / "checkpoints" / "index.json").exists():
-        assert driver.poll() is None, "the training ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    driver.send_signal(number)
-    assert driver.wait(120) == (143 if number == signal.SIGTERM else -number)
-    saved = json.loads((out / "checkpoints" / "index.json").read_text())["last"]
+    wait_for_checkpoint(out, lambda: driver.poll() is not None)
+    driver.kill()
+    driver.wait()
+    require_resumed(ray_cluster, digits, out, submitted[1])
 
-    done = entry_point.run(entry_point.command(digits, out), entry_point.environment(ray_cluster.head))
+
+def test_a_job_that_ray_stops_has_saved_its_step(ray_cluster, digits, submitted, tmp_path):
+    """As by `ray job stop`, which would take seconds to import Ray; the job is killed after the time that our
+    clusters set."""
+    out, env = tmp_path / "out", {**entry_point.environment(ray_cluster.head), **QUIET}
+    job, jobs = tmp_path.name.replace("_", "-"), JobSubmissionClient(ray_cluster.head.dashboard_url)
+    named = [f"--address={ray_cluster.head.dashboard_url}", "--no-wait", f"--submission-id={job}"]
+    submit_it = [RAY, "job", "submit", *named, "--working-dir=.", "--", *entry_point.command(digits, out)]
+    done = entry_point.run(submit_it, env)
     assert done.returncode == 0, done.stdout
-    undisturbed, resumed = entry_point.result(submitted[1]), entry_point.result(out)
+    wait_for_checkpoint(out, (out / "result.json").exists)
+    jobs.stop_job(job)
+    deadline = time.monotonic() + 120
+    while not jobs.get_job_status(job).is_terminal():
+        assert time.monotonic() < deadline, jobs.get_job_logs(job)
+        time.sleep(0.2)
+    assert jobs.get_job_status(job) == JobStatus.STOPPED
+    saved = json.loads((out / "checkpoints" / "index.json").read_text())["last"]
+    step = require_resumed(ray_cluster, digits, out, submitted[1])
+    assert saved == f"step-{step:08d}"
+    assert f"stopped: step {step} is kept in {out}" in jobs.get_job_logs(job)
+
+
+def test_a_stopped_worker_is_named_and_replaced(ray_cluster, mlflow_server, digits, submitted, tmp_path):
+    """It can say nothing itself; the other one waits for it."""
+    out, log = tmp_path / "out", tmp_path / "log"
+    tracked = [f"--track={mlflow_server.url}", f"--experiment={tmp_path.name}"]
+    with log.open("w") as file:
+        training = subprocess.Popen(
+            entry_point.command(digits, out, "--layout.hang-seconds=8", *tracked),
+            cwd=ROOT,
+            env=entry_point.environment(ray_cluster.head),
+            stdout=file,
+            stderr=file,
+        )
+    deadline = time.monotonic() + 300
+    while len(workers := workers_of(ray_cluster)) < 2 or not (out / "checkpoints" / "index.json").exists():
+        assert training.poll() is None, log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    workers[0].suspend()
+    assert training.wait(300) == 0, log.read_text()
+    said, undisturbed, resumed = log.read_text(), entry_point.result(submitted[1]), entry_point.result(out)
+    named = re.search(
+        rf"rank \d \(PID {workers[0].pid} on node 127.0.0.1\) does not go on: .* at step (\d+), .*", said
+    )
+    assert named is not None, said
+    assert "its process is stopped (SIGSTOP); its stack:\n" in named.string[named.start() :]
+    assert "is killed after --layout.hang-seconds 8" in said
     (step,) = resumed["resumed_from"]
-    assert f"resumed from step {step}" in done.stdout
     assert 0 < step < entry_point.STEPS
-    assert number == signal.SIGKILL or saved == f"step-{step:08d}"
-    assert resumed["losses"] == undisturbed["losses"]
+    assert 0 < int(named[1]) <= step + 2 * entry_point.CHECKPOINT_STEPS  # one may not have been written yet
     assert resumed["weights_sha256"] == undisturbed["weights_sha256"]
+    client = MlflowClient(mlflow_server.url)
+    experiment = client.get_experiment_by_name(tmp_path.name)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.tags[HANG_TAG].startswith(named[0])
+    assert run.info.status == "FINISHED"
 
 
 @needs_namespaces

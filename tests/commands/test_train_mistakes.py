@@ -1,6 +1,7 @@
 """A user's mistakes: told by name, exit code 2, nothing started, nothing half-written."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict
 
@@ -66,9 +67,12 @@ def test_typo_in_a_flag_gets_a_suggestion(call):
         (["--model.dropout", "1"], "--model.dropout"),
         (["--layout.workers", "257"], "--layout.workers must be from 1 to the batch of 256"),
         (["--layout.workers", "9", "--layout.reduce", "fixed-order"], "--layout.reduce must be ddp"),
+        (["--layout.workers", "4..2"], "--layout.workers 4..2 must be a number, or FEWEST..MOST"),
+        (["--layout.workers", "2..257"], "--layout.workers must be from 1 to the batch of 256"),
         (["--layout.micro-batch", "0"], "--layout.micro-batch"),
         (["--seed", "-1"], "--seed -1"),
-        (["--model.initialisation", "shallower"], "needs --model.start-from"),
+        (["--model.initialisation", "shallower"], "--model.start-from is missing"),
+        (["--model.initialisation", "shallower-glorot"], "--model.start-from is missing"),
         (["--model.start-from", "x", "--model.initialisation", "normal"], "choose checkpoint (every layer)"),
         (["--model.freeze", "convolutions"], "--model.freeze"),
         (["--model.take-architecture"], "--model.take-architecture"),
@@ -141,6 +145,22 @@ def test_dry_run_prints_and_starts_nothing(monkeypatch, capsys, tmp_path):
     assert "(recipe: 0.01)" in said
     assert "MiB" in said
     assert not out.exists()
+
+
+def test_the_largest_micro_batch_is_asked_of_a_dry_run(monkeypatch, capsys):
+    """VGG-16 at 224 pixels: 13.5 M outputs of convolutions and 1.5 M of poolings with their places, 73 MB an
+    image; weights, gradients and momentum 1.66 GB."""
+    words = ["vgg.train", "paper-d", "--memory-gib=16"]
+    monkeypatch.setattr("sys.argv", [*words, "--dry-run"])
+    train.main()
+    told = re.search(r"--layout.micro-batch (\d+)\s+is", capsys.readouterr().out)
+    assert told is not None
+    assert 208 < int(told[1]) < 216
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as stopped:
+        train.main()
+    assert stopped.value.code == 2
+    assert "--memory-gib must be positive, with --dry-run" in capsys.readouterr().err
 
 
 @pytest.fixture
