@@ -30,7 +30,7 @@ from rich.table import Table
 from benchmarks.loaders import LOADERS, PLAIN, SEGMENTED
 from benchmarks.machine import describe
 from cli.command import exit_codes
-from cli.errors import UserError
+from cli.errors import UserError, require_known
 from pipelines.pack import pack
 from pipelines.packing.options import PackOptions
 
@@ -39,8 +39,9 @@ REFERENCE = "ours"
 MEASURE_PROGRAM = """
 import json, os, sys
 from pathlib import Path
+name, folder, seconds, batch, *cores = sys.argv[1:]
+os.sched_setaffinity(0, map(int, cores))
 from benchmarks.data import measure
-name, folder, seconds, batch = sys.argv[1:]
 print(json.dumps(measure(name, Path(folder), float(seconds), int(batch))), flush=True)
 os._exit(0)  # without joining the workers of an endless loader
 """
@@ -120,9 +121,9 @@ def _peak_mb(process: psutil.Process) -> float:
 
 def run_one(name: str, cores: int, folder: Path, options: Data) -> dict[str, float] | str:
     """Measure a loader in a process of its own; its figures, or the last line of its error."""
-    arguments = [name, str(folder), str(options.seconds), str(options.batch)]
-    path = os.pathsep.join(str(part) for part in (ROOT, options.peers) if part)
     allowed = sorted(os.sched_getaffinity(0))[:cores]
+    arguments = [name, str(folder), str(options.seconds), str(options.batch), *map(str, allowed)]
+    path = os.pathsep.join(str(part) for part in (ROOT, options.peers) if part)
     done = subprocess.run(
         [sys.executable, "-c", MEASURE_PROGRAM, *arguments],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(cores)},
@@ -130,7 +131,6 @@ def run_one(name: str, cores: int, folder: Path, options: Data) -> dict[str, flo
         text=True,
         timeout=300,
         check=False,
-        preexec_fn=lambda: os.sched_setaffinity(0, allowed),
     )
     lines = done.stdout.splitlines()
     if done.returncode == 0 and lines:
@@ -235,8 +235,7 @@ def main() -> None:
     options = tyro.cli(Data, prog="python -m benchmarks.data")
     with exit_codes():
         require_photographs(options.photographs)
-        if unknown := set(options.loaders) - set(LOADERS):
-            raise UserError(f"--loaders {unknown.pop()}: choose from {', '.join(LOADERS)}")
+        require_known(options.loaders, LOADERS, "--loaders")
         found = compare(options)
         write_result(found, options.out)
         console = Console(soft_wrap=True)

@@ -3,6 +3,7 @@
 ceilings      matrix rate and copy bandwidth of the device
 agreement     scores and gradients against the CPU, fp32 and bf16
 torchvision   scores against torchvision's nets
+layouts       cost of the fixed order, the host's time for a step, the same bits twice
 training      images/s of the training's own step, eager and compiled
 """
 
@@ -20,10 +21,12 @@ from typing import Any
 import torch
 
 from benchmarks.agreement import agreement, no_torchvision, torchvision_agreement
+from benchmarks.layouts import layouts
 from benchmarks.machine import describe
 from benchmarks.recorder import SECTIONS, Recorder
 from benchmarks.roofline import ceilings
 from benchmarks.speed import COMPILED, EAGER, EAGER_CONTIGUOUS, speed
+from cluster.parallel.tree_sum import LEAVES
 from vgg.net.architecture import CONFIGURATIONS, Architecture
 
 # D and A first, for a run that is cut short.
@@ -52,6 +55,7 @@ def measure_all(recorder: Recorder, options: argparse.Namespace) -> None:
     }
     measure_ceilings(recorder, options.round_seconds)
     measure_agreement(recorder, nets, min(AGREEMENT_IMAGES, options.batch))
+    measure_layouts(recorder, nets, options)
     measure_training(recorder, nets, options)
 
 
@@ -77,6 +81,16 @@ def measure_agreement(recorder: Recorder, nets: Nets, batch: int) -> None:
             continue
         call = partial(torchvision_agreement, net, batch, recorder.device)
         recorder.measure("torchvision", {"configuration": name}, 15, call)
+
+
+def measure_layouts(recorder: Recorder, nets: Nets, options: argparse.Namespace) -> None:
+    """Of the first net: it is the ways of summing that differ."""
+    for name, net in list(nets.items())[:1]:
+        if options.batch < LEAVES:
+            recorder.skip(f"layouts {name}", f"the fixed order needs a batch of at least {LEAVES}")
+            continue
+        timing = {"device": recorder.device, "batch": options.batch, "seconds": options.round_seconds}
+        recorder.measure("layouts", {"configuration": name}, 30, partial(layouts, net, **timing))
 
 
 def measure_training(recorder: Recorder, nets: Nets, options: argparse.Namespace) -> None:
@@ -204,10 +218,13 @@ def report_outcome(recorder: Recorder) -> int:
     result = recorder.result
     compared = [*result["agreement"], *result["torchvision"]]
     differing = [found["configuration"] for found in compared if not found["agrees"]]
+    unequal = [found["configuration"] for found in result["layouts"] if not found["same_weights_twice"]]
     print(f"{recorder.path}: {len(result['skipped'])} skipped, {len(result['failed'])} failed")
     if differing:
         print(f"differ from the CPU or torchvision: {', '.join(differing)}")
-    return 1 if differing or result["failed"] else 0
+    if unequal:
+        print(f"end with other weights the second time: {', '.join(unequal)}")
+    return 1 if differing or unequal or result["failed"] else 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m benchmarks.host --against /path/to/another/checkout
 
 trains a net that is so small that the host is what counts, each time in a process of its own:
-    plain; with many checkpoints; with large ones; tracked, with pictures at each validation
+    plain; with many checkpoints; with large ones; tracked, with pictures at each validation; beside them
+    torchvision's net in a loop of plain PyTorch, from one batch in memory
 the checkouts take turns in each; milliseconds of an update by part, and its longest, as a table and as JSON
 """
 
@@ -30,13 +31,13 @@ from benchmarks.data import write_result
 from benchmarks.host_worker import CPU, PARTS, UPDATE, Setting
 from benchmarks.machine import describe
 from cli.command import arguments, exit_codes
-from cli.errors import Failure, UserError
+from cli.errors import Failure, require_known
 from cluster.processes import free_port
 from pipelines.pack import pack
 from pipelines.packing.options import PackOptions
 
 ROOT = Path(__file__).resolve().parent.parent
-TRAININGS = ("plain", "checkpoints", "large checkpoints", "tracked")
+TRAININGS = ("bare", "plain", "checkpoints", "large checkpoints", "tracked")
 WARM_UP_UPDATES = 20
 SERVER_SECONDS = 90.0
 
@@ -48,8 +49,8 @@ class Host:
     against: Path | None = None
     """Another checkout, which takes turns with this one: what was before."""
     trainings: tuple[str, ...] = TRAININGS
-    """plain: no checkpoint. checkpoints: one every 20 updates. large checkpoints: fewer, as large as those of a
-    large net. tracked: with pictures at each validation."""
+    """bare: the loop of plain PyTorch. plain: ours, no checkpoint. checkpoints: one every 20 updates. large
+    checkpoints: fewer, as large as those of a large net. tracked: with pictures at each validation."""
     updates: int = 600
     batch: int = 16
     width: float = 0.0625
@@ -107,6 +108,8 @@ def setting(options: Host, training: str, folder: Path, server: str | None) -> S
         checkpoint_updates=never,
         ballast_mb=0,
     )
+    if training == "bare":
+        return replace(plain, bare=True)
     if training == "checkpoints":
         return replace(plain, checkpoint_updates=20)
     if training == "large checkpoints":
@@ -193,8 +196,7 @@ def main() -> None:
     """Measure, print, and write the result."""
     options = tyro.cli(Host, prog="python -m benchmarks.host", args=arguments())
     with exit_codes(), tempfile.TemporaryDirectory() as temporary:
-        if unknown := set(options.trainings) - set(TRAININGS):
-            raise UserError(f"--trainings {unknown.pop()}: choose from {', '.join(TRAININGS)}")
+        require_known(options.trainings, TRAININGS, "--trainings")
         folder = Path(temporary)
         pack(PackOptions("digits", folder / "digits", workers=1))
         if "tracked" in options.trainings:

@@ -1,6 +1,8 @@
 """One training of `benchmarks.host`: times the parts of each update on the training's own thread.
 
 It wraps functions of the checkout that it is run in by name, so that two versions of the code can be compared.
+
+Shapes: B images of a batch, C = 3, H = W = 32 pixels.
 """
 
 import importlib
@@ -15,6 +17,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torchvision.models.vgg import cfgs, make_layers
 
 from cluster.layout import Layout, Worker
 from pipelines.shards.manifest import read_manifest
@@ -58,6 +63,8 @@ class Setting:
     checkpoint_updates: int
     ballast_mb: int
     """Size of a tensor that is saved with the net and not trained, in MB."""
+    bare: bool = False
+    """The peer in place of our training: see `bare`."""
 
 
 class Clock:
@@ -147,9 +154,32 @@ def with_ballast(megabytes: int) -> None:
     Training.run = heavier  # type: ignore[method-assign,assignment]
 
 
+def bare(setting: Setting) -> list[dict[str, float]]:
+    """Seconds of the updates of torchvision's net, as narrow, by a loop of plain PyTorch from one batch in
+    memory: what a step costs anyway, on this processor and by this PyTorch."""
+    units, classes, side = round(4096 * setting.width), 10, 32
+    layers = [each if each == "M" else round(each * setting.width) for each in cfgs["A"]]
+    net = nn.Sequential(make_layers(layers), nn.Flatten())
+    net.append(nn.Sequential(nn.Linear(layers[-2], units), nn.ReLU(), nn.Dropout()))
+    net.append(nn.Sequential(nn.Linear(units, units), nn.ReLU(), nn.Dropout(), nn.Linear(units, classes)))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    images_BCHW = torch.randn(setting.batch, 3, side, side)
+    targets_B = torch.arange(setting.batch) % classes
+    clock = Clock()
+    for _ in range(setting.updates):
+        with clock.part("step"):
+            optimizer.zero_grad()
+            cross_entropy(net(images_BCHW), targets_B).backward()
+            optimizer.step()
+    return clock.updates
+
+
 def main(setting: Setting, found: Path) -> None:
     """Train, then write the seconds of each update."""
     torch.set_num_threads(1)
+    if setting.bare:
+        found.write_text(json.dumps(bare(setting)))
+        return
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     training_pictures.PICTURE_SECONDS = 0.0  # at each validation
     if setting.tracking_uri is not None:

@@ -22,6 +22,8 @@ from torchvision.transforms.v2 import functional as F
 SIDE, LEAST, MOST = 224, 256, 512
 MEAN = (123.68, 116.78, 103.94)
 ENDLESS = 10**6
+PASSES = 1000
+"""Times that a loader which makes a plan of all its images passes over them."""
 
 Batches = Iterator[torch.Tensor]
 
@@ -106,6 +108,55 @@ def litdata(folder: Path, batch: int, cores: int) -> Batches:
                     yield from_pil(item["image"])
 
     return iter(DataLoader(Endless(), batch, num_workers=cores))
+
+
+def mosaicml_streaming(folder: Path, batch: int, cores: int) -> Batches:
+    """MosaicML streaming from its shards, PIL, one worker per core."""
+    from streaming import MDSWriter, Stream, StreamingDataset  # type: ignore[import-not-found,unused-ignore]
+
+    shards = folder / "mds"
+    if not shards.exists():
+        with MDSWriter(out=str(shards), columns={"image": "bytes"}, size_limit="8mb") as writer:
+            for file in photographs(folder):
+                writer.write({"image": file.read_bytes()})
+
+    class Crops(StreamingDataset):  # type: ignore[misc,unused-ignore]
+        def __getitem__(self, place: int) -> torch.Tensor:
+            return from_pil(super().__getitem__(place)["image"])
+
+    repeated = Stream(local=str(shards), repeat=PASSES)
+    data = Crops(streams=[repeated], shuffle=True, batch_size=batch)
+    return iter(DataLoader(data, batch, num_workers=cores))
+
+
+def spdl(folder: Path, batch: int, cores: int) -> Batches:
+    """SPDL: threads that decode, resize, crop and mirror by FFmpeg."""
+    from spdl import io as spdl_io  # type: ignore[import-not-found,unused-ignore]
+    from spdl.pipeline import PipelineBuilder  # type: ignore[import-not-found,unused-ignore]
+
+    files, drawn = photographs(folder), np.random.default_rng(0)
+
+    def planned() -> Iterator[tuple[Path, str]]:
+        while True:
+            for place in drawn.permutation(len(files)):
+                side, (x, y), mirrored = drawn.integers(LEAST, MOST + 1), drawn.random(2), drawn.random() < 0.5
+                scaled = f"scale=w='if(gt(iw,ih),-1,{side})':h='if(gt(iw,ih),{side},-1)':flags=bilinear"
+                cropped = f"crop={SIDE}:{SIDE}:(iw-{SIDE})*{x}:(ih-{SIDE})*{y}:exact=1"
+                parts = [scaled, cropped, *["hflip"] * mirrored, "format=pix_fmts=rgb24"]
+                yield files[place], ",".join(parts)
+
+    def decoded(plan: tuple[Path, str]) -> torch.Tensor:
+        buffer = spdl_io.load_image(plan[0].read_bytes(), filter_desc=plan[1])
+        image_HWC: torch.Tensor = spdl_io.to_torch(buffer)
+        return image_HWC
+
+    def to_batch(images: list[torch.Tensor]) -> torch.Tensor:
+        return (torch.stack(images).float() - torch.tensor(MEAN)).permute(0, 3, 1, 2).contiguous()
+
+    builder = PipelineBuilder().add_source(planned()).pipe(decoded, concurrency=cores)
+    pipeline = builder.aggregate(batch, drop_last=True).pipe(to_batch).add_sink().build(num_threads=cores)
+    with pipeline.auto_stop():
+        yield from pipeline
 
 
 def dali_whole(folder: Path, batch: int, cores: int) -> Batches:

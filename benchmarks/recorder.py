@@ -10,7 +10,7 @@ import torch
 
 from pipelines.storage.atomic import atomic_file
 
-SECTIONS = ("agreement", "torchvision", "training")
+SECTIONS = ("agreement", "torchvision", "layouts", "training")
 
 
 class Recorder:
@@ -74,6 +74,13 @@ def _summary(found: dict[str, Any]) -> str:
     """A measurement in one line."""
     if "scores" in found:  # torchvision
         return f"{'agrees' if found['agrees'] else 'DIFFERS'}, scores off by {found['scores']:.1e}"
+    if "same_weights_twice" in found:
+        same = "the same weights" if found["same_weights_twice"] else "OTHER WEIGHTS"
+        host = found["host_seconds_per_step"]["ddp"]
+        return (
+            f"fixed order takes {found['fixed_order_times_ddp']:.2f} of ddp's time, and gives {same} twice; "
+            f"the host needs {1000 * host:.1f} ms for a step"
+        )
     if "agrees" in found:
         parts = [
             f"{precision} scores {found[precision]['scores']:.1e} gradients "

@@ -36,10 +36,10 @@ def seconds_per_call(
     return [timed(calls) for _ in range(rounds)]
 
 
-def matrix_rate(device: torch.device, side: int, seconds: float) -> float:
-    """FLOP/s of multiplying two bf16 matrices [side, side]."""
+def matrix_rate(device: torch.device, side: int, seconds: float, dtype: torch.dtype = torch.bfloat16) -> float:
+    """FLOP/s of multiplying two matrices [side, side]."""
     # Random numbers: zeros draw less power and run at a higher clock.
-    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     out = torch.empty_like(a)
     for _ in range(3):
         torch.mm(a, b, out=out)

@@ -3,15 +3,15 @@
 import math
 import statistics
 import time
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
 from benchmarks.agreement import inputs, starting_state
 from benchmarks.roofline import least_step_seconds, seconds_per_call, synchronize
-from cluster.layout import Worker
-from cluster.parallel.ddp import DDPReducer
+from cluster.layout import Layout, Worker
+from cluster.parallel.choose import gradient_reducer
 from vgg.net.architecture import Architecture, training_flops
 from vgg.net.module import VGG
 from vgg.net.precision import MixedPrecision
@@ -19,6 +19,7 @@ from vgg.recipes.schema import Optim
 from vgg.training.dropout import MaskSource
 from vgg.training.optimizer import make_optimizer
 from vgg.training.step import train_step
+from vgg.weights.state import weights_sha256
 
 EAGER_CONTIGUOUS, EAGER, COMPILED = "eager contiguous", "eager channels_last", "compiled channels_last"
 
@@ -42,6 +43,7 @@ class Update:
         batch: int,
         micro_batch: int,
         dtype: torch.dtype = torch.bfloat16,
+        reduce: Literal["ddp", "fixed-order"] = "ddp",
     ) -> None:
         memory_format = torch.contiguous_format if mode == EAGER_CONTIGUOUS else torch.channels_last
         self._net = VGG(architecture)
@@ -55,8 +57,8 @@ class Update:
         self._precision = MixedPrecision(dtype, device)
         images_BCHW, self._labels_B = inputs(architecture, batch, device)
         self._images_BCHW = images_BCHW.contiguous(memory_format=memory_format)
-        alone = Worker(0, 1, 0, device, 1)
-        self._reducer = DDPReducer(forward, alone, batch, micro_batch, self._images_BCHW[:1])
+        alone, layout = Worker(0, 1, 0, device, 1), Layout(reduce=reduce, micro_batch=micro_batch)
+        self._reducer = gradient_reducer(forward, alone, layout, batch, self._images_BCHW[:1])
         rows, dtype = range(batch), self._precision.dtype
         self._masks = MaskSource(0, rows, self._net.hidden, 0.5, device=device, dtype=dtype)
         self._step = 0
@@ -78,6 +80,10 @@ class Update:
     def loss(self) -> float:
         """Mean loss of the last update, in nats; waits for the device."""
         return self._losses.sum().item()
+
+    def weights_sha256(self) -> str:
+        """Digest of the weights as they are; waits for the device."""
+        return weights_sha256(self._net.state_dict())
 
 
 def speed(

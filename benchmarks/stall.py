@@ -27,8 +27,9 @@ from pipelines.loading.loaders import TrainLoader
 
 SWEEP_PROGRAM = """
 import json, os, sys
-cores, folder, seconds, batch, prefetch, shares = sys.argv[1:]
+cores, folder, seconds, batch, prefetch, shares, switch_ms = sys.argv[1:]
 os.sched_setaffinity(0, json.loads(cores))
+sys.setswitchinterval(float(switch_ms) / 1000)
 from pathlib import Path
 from benchmarks.stall import sweep
 rows = sweep(Path(folder), float(seconds), int(batch), int(prefetch), json.loads(shares))
@@ -52,6 +53,8 @@ class Stall:
     """Images per batch."""
     prefetch: int = 2
     """As --layout.prefetch."""
+    switch_ms: float = 1000 * sys.getswitchinterval()
+    """After how long the interpreter takes the lock from a thread that others wait for."""
     out: Path = ROOT / "benchmarks" / "results" / "stall.json"
 
 
@@ -107,7 +110,7 @@ def measure(options: Stall) -> list[dict[str, Any]]:
         for cores in options.cores:
             allowed = sorted(os.sched_getaffinity(0))[:cores]
             arguments: list[Any] = [allowed, temporary, options.seconds, options.batch, options.prefetch]
-            arguments.append(json.dumps(options.shares))
+            arguments += [json.dumps(options.shares), options.switch_ms]
             done = subprocess.run(
                 [sys.executable, "-c", SWEEP_PROGRAM, *map(str, arguments)],
                 cwd=ROOT,

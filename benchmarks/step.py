@@ -25,7 +25,7 @@ from benchmarks.machine import describe
 from benchmarks.roofline import matrix_rate, seconds_per_call
 from benchmarks.speed import COMPILED, EAGER, LEARNING_RATE, Update
 from cli.command import arguments, exit_codes
-from cli.errors import UserError
+from cli.errors import require_known
 from vgg.net.architecture import CONFIGURATIONS, Architecture, training_flops
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,24 +97,31 @@ def measure(architecture: Architecture, options: Step) -> dict[str, list[float]]
     return found
 
 
-def summary(images_per_s: dict[str, list[float]], flop_per_image: float, flop_per_s: float) -> dict[str, Any]:
-    """Of each net: the median rate, its range, its share of the matrix rate, and its ratio to torchvision's."""
+def summary(
+    images_per_s: dict[str, list[float]], flop_per_image: float, flop_per_s: dict[torch.dtype, float]
+) -> dict[str, Any]:
+    """Of each net: the median rate, its range, its share of its type's matrix rate, and its ratio to
+    torchvision's."""
     peer = images_per_s.get(PEER)
     return {
         name: {
             "images_per_s": median(rates),
             "least": min(rates),
             "most": max(rates),
-            "share_of_matrix_rate": median(rates) * flop_per_image / flop_per_s,
+            "share_of_matrix_rate": median(rates) * flop_per_image / flop_per_s[_dtype(name)],
             "times_torchvision": median(a / b for a, b in zip(rates, peer, strict=True)) if peer else None,
         }
         for name, rates in images_per_s.items()
     }
 
 
+def _dtype(name: str) -> torch.dtype:
+    return OURS[name][1] if name in OURS else torch.float32
+
+
 def table(results: dict[str, dict[str, Any]]) -> Table:
     """The results for the terminal."""
-    shown = Table("", "", "images/s", "range", "of the bf16 matrix rate", "x torchvision")
+    shown = Table("", "", "images/s", "range", "of its type's matrix rate", "x torchvision")
     for configuration, nets in results.items():
         for name, row in nets.items():
             shown.add_row(
@@ -132,22 +139,25 @@ def main() -> None:
     """Measure, print, and write. Exit code 2 for a flag that cannot be."""
     options = tyro.cli(Step, prog="python -m benchmarks.step", args=arguments())
     with exit_codes():
-        if unknown := set(options.configurations) - set(CONFIGURATIONS):
-            raise UserError(f"--configurations {unknown.pop()}: choose from {', '.join(CONFIGURATIONS)}")
+        require_known(options.configurations, CONFIGURATIONS, "--configurations")
         device = torch.device(options.device)
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-        rate = matrix_rate(device, 8192 if device.type == "cuda" else 2048, options.seconds)
+        side = 8192 if device.type == "cuda" else 2048
+        rates = {
+            dtype: matrix_rate(device, side, options.seconds, dtype)
+            for dtype in (torch.float32, torch.bfloat16)
+        }
         settings = {key: value for key, value in asdict(options).items() if key != "out"}
         nets: dict[str, dict[str, Any]] = {}
         written = {
             "machine": describe(device),
             "settings": settings,
-            "matrix_flop_per_s": rate,
+            "matrix_flop_per_s": {str(dtype): rate for dtype, rate in rates.items()},
             "nets": nets,
         }
         for name in options.configurations:
             architecture = Architecture(name, 1000, options.side, options.width)
-            nets[name] = summary(measure(architecture, options), training_flops(architecture), rate)
+            nets[name] = summary(measure(architecture, options), training_flops(architecture), rates)
             write_result(written, options.out)  # after each: a run that is cut off keeps what it has
             Console(soft_wrap=True).print(table({name: nets[name]}))
 

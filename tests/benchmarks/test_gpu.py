@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from benchmarks.agreement import compare, inputs, starting_state, update
 from benchmarks.gpu import parse
+from benchmarks.layouts import layouts
 from benchmarks.roofline import least_step_seconds
 from tests.conftest import ROOT
 from vgg.net.architecture import Architecture
@@ -77,6 +78,7 @@ def test_whole_run_with_torch_alone(tmp_path):
         assert 6 < each["loss"] < 60
     why = {each["what"]: each["why"] for each in found["skipped"]}
     assert why == {
+        "layouts A-LRN": "the fixed order needs a batch of at least 8",
         "torchvision A-LRN": "torchvision is not installed",
         "training A-LRN compiled channels_last": "not among --modes",
     }
@@ -93,6 +95,7 @@ def test_no_time_leaves_a_file_that_says_so(tmp_path):
     assert set(skipped) == {
         "agreement A",
         "torchvision A",
+        "layouts A",
         "training A eager contiguous",
         "training A eager channels_last",
         "training A compiled channels_last",
@@ -128,6 +131,15 @@ def test_unwritable_result(tmp_path):
     done = gpu_sh(*SMALL, f"--out={tmp_path}/file/r.json")
     assert done.returncode == 2
     assert f"--out {tmp_path}/file/r.json cannot be written" in done.stderr
+
+
+def test_both_orders_take_turns_and_the_fixed_one_has_the_same_bits_twice():
+    found = layouts(Architecture("A", 10, 32, 1 / 8), device=torch.device("cpu"), batch=8, seconds=0.05)
+    assert found["same_weights_twice"]
+    assert set(found["seconds_per_step"]) == set(found["host_seconds_per_step"]) == {"ddp", "fixed-order"}
+    assert len(found["seconds_per_step"]["ddp"]) == len(found["seconds_per_step"]["fixed-order"]) == 5
+    assert found["fixed_order_times_ddp"] > 0
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 class TestAgreement:

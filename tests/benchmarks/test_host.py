@@ -53,11 +53,15 @@ def test_a_training_is_measured(tmp_path, monkeypatch, capsys):
         "--large-updates=25",
         f"--out={out}",
         "--trainings",
+        "bare",
         TRAINING,
     ]
     code, said, err = call(host.main, monkeypatch, capsys, *flags)
     assert code == 0, err
-    found = json.loads(out.read_text())["trainings"][TRAINING]["here"]
+    trainings = json.loads(out.read_text())["trainings"]
+    assert set(trainings["bare"]["here"]) == {UPDATE, CPU, "step", "rest", "stall"}
+    assert trainings["bare"]["here"]["step"]["median"] > 0
+    found = trainings[TRAINING]["here"]
     assert {"data wait", "input", "masks", "step", "checkpoint"} <= set(found)
     assert found["checkpoint"]["longest"][0] > found["checkpoint"]["median"] == 0.0
     assert TRAINING in said
@@ -66,4 +70,4 @@ def test_a_training_is_measured(tmp_path, monkeypatch, capsys):
 def test_a_training_that_is_none_is_named(monkeypatch, capsys):
     code, _, err = call(host.main, monkeypatch, capsys, "--trainings", "fast")
     assert code == 2
-    assert "--trainings fast: choose from plain" in err
+    assert "--trainings fast: choose from bare, plain" in err

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from benchmarks import step
 from benchmarks.step import PEER, Step, measure, summary
@@ -28,11 +29,13 @@ def test_torchvisions_net_is_beside_ours_where_it_has_one():
 
 
 def test_ratios_are_of_pairs_within_a_round():
-    rates = {PEER: [1.0, 2.0, 4.0], "ours": [3.0, 4.0, 12.0]}
-    found = summary(rates, flop_per_image=2.0, flop_per_s=16.0)["ours"]
+    rates = {PEER: [1.0, 2.0, 4.0], "ours, bf16": [3.0, 4.0, 12.0]}
+    found = summary(rates, flop_per_image=2.0, flop_per_s={torch.float32: 16.0, torch.bfloat16: 32.0})
+    found, peer = found["ours, bf16"], found[PEER]
     assert found["times_torchvision"] == 3.0
     assert (found["images_per_s"], found["least"], found["most"]) == (4.0, 3.0, 12.0)
-    assert found["share_of_matrix_rate"] == pytest.approx(4.0 * 2.0 / 16.0)
+    assert found["share_of_matrix_rate"] == pytest.approx(4.0 * 2.0 / 32.0)
+    assert peer["share_of_matrix_rate"] == pytest.approx(2.0 * 2.0 / 16.0)
 
 
 def test_a_configuration_that_is_none_is_named(monkeypatch, capsys):
