@@ -199,6 +199,8 @@ def problems(world: World) -> Iterator[str]:
             yield f"{label(o)}: roleRef holds in every namespace"
         for each in o.get("subjects") or []:
             subjects.add(_key(each, o["metadata"].get("namespace", "")))
+            if each["kind"] == "ServiceAccount":
+                yield f"{label(o)}: subjects has ServiceAccount {each['name']}; no Pod here uses the API"
             if each["name"].startswith(EVERYBODY) or each["name"] in ("*", "default"):
                 yield f"{label(o)}: subjects has {each['kind']} {each['name']}, which is everybody"
     for subject in sorted(subjects):

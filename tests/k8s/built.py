@@ -55,6 +55,11 @@ class Built:
         return found
 
     @property
+    def is_worker(self) -> bool:
+        """Whether it is a Ray Pod that joins a head."""
+        return self.ray is not None and "address" in self.ray
+
+    @property
     def namespace(self) -> str:
         return str(self.pod["metadata"]["namespace"])
 

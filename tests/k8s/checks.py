@@ -11,10 +11,21 @@ from pathlib import Path
 
 import kubernetes_validate
 
-from tests.k8s import access, conversations, isolation, kuberay, lifecycle, logins, placement, volumes
+from tests.k8s import (
+    access,
+    conversations,
+    disruption,
+    endings,
+    isolation,
+    kuberay,
+    lifecycle,
+    logins,
+    placement,
+    volumes,
+)
 from tests.k8s.built import built
-from tests.k8s.manifests import Object, cluster_spec, containers, label, load, pods, templates
-from tests.k8s.pod import habits, pod_security, references
+from tests.k8s.manifests import Object, cluster_spec, containers, find_in, label, load, pods, templates
+from tests.k8s.pod import habits, pod_security, quantity, references
 from tests.k8s.policies import matches
 from tests.k8s.programs import World
 
@@ -81,6 +92,8 @@ def _whole(
     yield from access.problems(world)
     yield from logins.problems(world)
     yield from lifecycle.problems(world)
+    yield from disruption.problems(world)
+    yield from endings.problems(world)
     yield from volumes.problems(world)
     yield from _ranks(objects)
     for o in objects:
@@ -100,6 +113,9 @@ def _identity(objects: list[Object]) -> Iterator[str]:
         seen.add(key)
         if not DNS_1123.fullmatch((o.get("metadata") or {}).get("name") or ""):
             yield f"{label(o)}: not a name"
+        labels = (o.get("metadata") or {}).get("labels") or {}
+        if o.get("kind") == "Namespace" and labels.get("pod-security.kubernetes.io/enforce") != "restricted":
+            yield f"{label(o)}: pod-security.kubernetes.io/enforce is not restricted"
         if o.get("kind") not in CLUSTER_WIDE and o["metadata"].get("namespace") not in NAMESPACES:
             yield f"{label(o)} is not in namespace vgg or vgg-services"
 
@@ -153,10 +169,16 @@ def _ray(o: Object) -> Iterator[str]:
     images = {c.get("image") for _, template, _ in templates(o) for c in containers(template)}
     if len(images) != 1:
         yield f"{label(o)}: head, workers and submitter are of different images: {images}"
+    fewest, most = disruption.workers_of(str(o["spec"].get("entrypoint", "")))
     for group in spec["workerGroupSpecs"]:
         counts = {group.get(key) for key in ("minReplicas", "replicas", "maxReplicas")}
-        if len(counts) != 1:
+        if fewest == most and len(counts) != 1:
             yield f"{label(o)}: a training takes a fixed number of workers, not {counts}"
+    for group in [head, *spec["workerGroupSpecs"]]:
+        limits = group["template"]["spec"]["containers"][0].get("resources", {}).get("limits") or {}
+        told, has = (group.get("rayStartParams") or {}).get("num-gpus"), limits.get("nvidia.com/gpu", 0)
+        if told is not None and int(told) != quantity(has):
+            yield f"{label(o)}: rayStartParams num-gpus is {told}, the Pod has {has}"
     for where, template, _ in templates(o):
         first = template["spec"]["containers"][0]
         if "submitter" in where:
@@ -197,28 +219,14 @@ def _selectors(objects: list[Object], everything: list[Object]) -> Iterator[str]
         spec = o.get("spec") or {}
         if o["kind"] == "Service" and not conversations.backends(o, built(everything)):
             yield f"{label(o)} selects no Pod: spec.selector {spec.get('selector')}"
+        if o["kind"] == "StatefulSet":
+            name = spec.get("serviceName")
+            if find_in(everything, "Service", o["metadata"]["namespace"], name) is None:
+                yield f"{label(o)}: serviceName {name} is no Service of its namespace"
         if o["kind"] in ("Deployment", "StatefulSet"):
             labels = spec["template"]["metadata"]["labels"]
             if not matches(spec["selector"], labels):
                 yield f"{label(o)} does not select its own Pods"
-        if o["kind"] == "PodDisruptionBudget":
-            total = sum(
-                count
-                for ray in everything
-                if ray["kind"] in ("RayCluster", "RayJob")
-                for labels, count in _ray_pods(ray)
-                if matches(spec["selector"], labels)
-            )
-            if not isinstance(spec.get("minAvailable"), int) or spec["minAvailable"] != total:
-                yield f"{label(o)}: keeps {spec.get('minAvailable')} Pods, the cluster has {total}"
-
-
-def _ray_pods(o: Object) -> Iterator[tuple[dict[str, str], int]]:
-    groups = cluster_spec(o)["workerGroupSpecs"]
-    counts = [1, *(int(group.get("replicas", 0)) for group in groups)]
-    ray = [(template, added) for where, template, added in templates(o) if "submitter" not in where]
-    for (template, added), count in zip(ray, counts, strict=True):
-        yield {**((template.get("metadata") or {}).get("labels") or {}), **added}, count
 
 
 def secret_values(text: str) -> dict[tuple[str, str], dict[str, str]]:

@@ -40,9 +40,10 @@ def managed_secrets() -> str:
     return (K8S / "overlays/paper/secrets.example.yaml").read_text()
 
 
-def environment(overlay: str) -> Object:
-    """The nodes, storage classes and outside addresses that an overlay is for."""
-    (found,) = load((K8S / "overlays" / overlay / "nodes.yaml").read_text())
+def environment(target: str) -> Object:
+    """The nodes, storage classes and outside addresses that an overlay, or a folder of it, is for."""
+    places = (K8S / "overlays" / target, K8S / "overlays" / target.partition("/")[0])
+    (found,) = load(next(p for p in places if (p / "nodes.yaml").exists()).joinpath("nodes.yaml").read_text())
     return found
 
 
@@ -59,6 +60,6 @@ def findings(kuberay_schemas, made_secrets, managed_secrets):
             assert old in secrets, old
             secrets = secrets.replace(old, new)
         values = checks.secret_values(secrets)
-        return checks.problems(objects, outside, values, kuberay_schemas, environment(overlay))
+        return checks.problems(objects, outside, values, kuberay_schemas, environment(target))
 
     return check

@@ -65,7 +65,7 @@ def conversations(world: World) -> list[Conversation]:
     for pod in built(world.objects):
         for container in [*(pod.pod["spec"].get("initContainers") or []), *pod.pod["spec"]["containers"]]:
             for why, text in _texts(world, pod, container):
-                secure = {host for scheme, host, _ in ADDRESS.findall(text) if scheme == "https"}
+                secure = _verified(text)
                 found += [
                     Conversation(pod, host, port, f"{container['name']}: {why}", host in secure)
                     for host, port in addresses(text)
@@ -82,6 +82,15 @@ def conversations(world: World) -> list[Conversation]:
                 Conversation(pod, head_host(pod.owner), dashboard_port(pod.owner), "ray job submit --address")
             )
     return found
+
+
+def _verified(text: str) -> set[str]:
+    """Hosts of a text that must show a certificate: https, and PostgreSQL with sslmode=verify-full."""
+    return {
+        found[2]
+        for found in ADDRESS.finditer(text)
+        if found[1] == "https" or "sslmode=verify-full" in text[found.end() :].partition("\n")[0]
+    }
 
 
 def addresses(text: str) -> Iterator[tuple[str, int]]:
@@ -115,6 +124,9 @@ def problems(world: World, outside: dict[str, str]) -> Iterator[str]:
         if isinstance(c.source, Built):
             yield from (f"{about}: {text}" for text in _unresolved(c.source, policies))
         if c.host in outside:
+            if not c.tls:
+                how = "https, sslmode=verify-full"
+                yield f"{about}: outside the cluster, and no certificate is asked for ({how})"
             text = blocked(policies, who, End(c.host, address=outside[c.host]), c.port)
             yield from [f"{about}: not allowed by {text}"] if text else []
             continue

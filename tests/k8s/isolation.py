@@ -20,7 +20,7 @@ from tests.k8s.conversations import (
     service_of,
 )
 from tests.k8s.manifests import Object, label
-from tests.k8s.policies import End, allowed, matches, selecting
+from tests.k8s.policies import End, allowed, blocked_at, matches, selecting
 from tests.k8s.programs import World
 
 TRAININGS = "vgg"
@@ -44,6 +44,14 @@ def problems(world: World, outside: dict[str, str]) -> Iterator[str]:
     policies = [o for o in world.objects if o["kind"] == "NetworkPolicy"]
     pods = built(world.objects)
     needed = _needed(world, pods)
+    for space in {pod.namespace for pod in pods}:
+        for direction in ("ingress", "egress"):
+            if not selecting(policies, End("a stranger", space), direction):
+                yield f"{space}: no policy selects a Pod without labels for {direction}: it is open"
+        for target in pods:  # held at the target as well: its own rules may be the only ones
+            for port in programs.listeners(world, target):
+                if not blocked_at("ingress", policies, End("a stranger", space), end(target), port):
+                    yield f"port {port} of {target.where} takes connections from any Pod of {space}"
     for source in [*map(end, pods), *_visitors(policies)]:
         for target in pods:
             if source.name == target.where and target.count <= 1:

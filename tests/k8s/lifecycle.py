@@ -11,9 +11,10 @@ from functools import cache
 from tests.conftest import ROOT
 from tests.k8s import probes
 from tests.k8s.built import Built, built, cluster_name
-from tests.k8s.manifests import Object, cluster_spec, label
+from tests.k8s.disruption import workers_of
+from tests.k8s.manifests import Object, cluster_spec, image_name, label
 from tests.k8s.pod import quantity
-from tests.k8s.programs import World
+from tests.k8s.programs import World, words
 
 GIB = 2.0**30
 SAVE_SECONDS = 60
@@ -21,8 +22,18 @@ SAVE_SECONDS = 60
 and a training
 worker to end its step and its upload. The most is what a drain of a node should have to wait for."""
 MOST_SAVE_SECONDS = 900
-MEASURED = {"mlflow": 0.6, "postgres": 0.25, "s3": 0.5, "ray-head": 2.3, "schema": 0.5, "users": 0.2}
+MEASURED = {
+    "mlflow": 0.6,
+    "postgres": 0.25,
+    "s3": 0.5,
+    "ray-head": 2.3,
+    "schema": 0.5,
+    "users": 0.2,
+    "ray-job-submitter": 0.2,
+}
 """GiB that a container was measured to use (its manifest says with what), or its program's default buffers."""
+PACKING_GIB = 0.3
+"""Of a worker that packs and the process that proves its images, measured on the digits."""
 WORKER_GIB = {False: 0.8, True: 6.5}
 """Of a training process, on a CPU (measured) and on a GPU (CUDA, torch, DALI, NCCL:
 components/gpu-node/shape.yaml)."""
@@ -35,7 +46,7 @@ ours is run as."""
 @cache
 def image_user(image: str) -> tuple[int, int] | None:
     """User and group that an image is made for; None of an unknown image."""
-    name = image.rpartition("/")[2].partition(":")[0].partition("@")[0]
+    name = image_name(image)
     files = {"vgg-study": "k8s/Dockerfile", "vgg-study-mlflow": "k8s/mlflow/Dockerfile"}
     if name in files:
         found = re.search(r"^USER (\d+):(\d+)$", (ROOT / files[name]).read_text(), re.MULTILINE)
@@ -105,14 +116,6 @@ def _ends(pod: Built) -> Iterator[str]:
         yield f"restartPolicy {restart}: a container that ends is not started again"
     if pod.ray is not None:
         yield from _lost_node(spec)
-        annotations = pod.pod["metadata"].get("annotations") or {}
-        if annotations.get("karpenter.sh/do-not-disrupt") != "true":
-            yield (
-                "annotation karpenter.sh/do-not-disrupt is not "
-                "true, though the disruption budget allows nothing"
-            )
-        if annotations.get("cluster-autoscaler.kubernetes.io/safe-to-evict") != "false":
-            yield "annotation cluster-autoscaler.kubernetes.io/safe-to-evict is not false"
 
 
 def _lost_node(spec: Object) -> Iterator[str]:
@@ -135,6 +138,11 @@ def _retries(o: Object) -> Iterator[str]:
     if o["kind"] == "CronJob":
         if spec.get("suspend"):
             yield "suspend is on: it never runs"
+        if not re.fullmatch(r"\d+ \d+ \* \* \*", spec["schedule"]):
+            yield f"schedule {spec['schedule']!r} is not once a day"
+        if spec.get("startingDeadlineSeconds", 3600) < 600:
+            seconds = spec["startingDeadlineSeconds"]
+            yield f"startingDeadlineSeconds {seconds}: a controller that restarts skips it"
         spec = spec["jobTemplate"]["spec"]
     if o["kind"] in ("Job", "CronJob"):
         if spec.get("backoffLimit", 6) < (
@@ -153,6 +161,8 @@ def _retries(o: Object) -> Iterator[str]:
     if o["kind"] in ("StatefulSet", "Deployment"):
         if spec.get("replicas", 1) != 1:
             yield f"replicas {spec.get('replicas')}: two servers on one disk or one schema"
+        if "Delete" in (spec.get("persistentVolumeClaimRetentionPolicy") or {}).values():
+            yield "persistentVolumeClaimRetentionPolicy deletes its claims, which an upgrade must not"
         if o["kind"] == "Deployment" and (spec.get("strategy") or {}).get("type") != "Recreate":
             yield "strategy is not Recreate: two versions at once"
         if (spec.get("updateStrategy") or {}).get("type", "RollingUpdate") != "RollingUpdate":
@@ -195,6 +205,12 @@ def _room(pod: Built) -> Iterator[str]:
         limits = (container.get("resources") or {}).get("limits") or {}
         gpus = int(quantity(limits.get("nvidia.com/gpu", 0)))
         needed = MEASURED.get(container["name"], 0.0)
+        packs = re.search(r"pipelines\.pack .*--workers (\d+)", " ".join(words(container)))
+        needed += int(packs[1]) * PACKING_GIB if packs else 0
+        for volume in pod.pod["spec"].get("volumes") or []:
+            source = volume.get("emptyDir") or {}
+            if source.get("medium") == "Memory" and volume["name"] != "shared-mem":  # which Ray's share is of
+                needed += quantity(source.get("sizeLimit", limits.get("memory", 0))) / GIB
         if pod.ray is not None:
             needed += float(pod.ray.get("object-store-memory", 0.3 * quantity(limits.get("memory", 0)))) / GIB
         if container["name"] == "ray-worker":
@@ -212,8 +228,9 @@ def layout_problems(o: Object) -> Iterator[str]:
     options = dict(re.findall(r"--layout\.([\w-]+)=(\S+)", " ".join(entrypoint)))
     (group,) = cluster["workerGroupSpecs"]
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-    gpus, count = int(quantity(limits.get("nvidia.com/gpu", 0))), int(group["replicas"])
-    workers = int(options.get("workers", 1))
+    gpus, count = int(quantity(limits.get("nvidia.com/gpu", 0))), int(group["maxReplicas"])
+    fewest, workers = workers_of(" ".join(entrypoint))
+    is_range = fewest < workers
     if "vgg.study" in entrypoint and (gpus or 1) * count % workers == 0:
         workers = (gpus or 1) * count  # as many steps at once as fill the cluster
     if gpus and workers != gpus * count:
@@ -221,11 +238,12 @@ def layout_problems(o: Object) -> Iterator[str]:
             f"{cluster_name(o)}: --layout.workers={workers}, the "
             f"cluster has {count} x {gpus} GPUs (nvidia.com/gpu)"
         )
+    least = int(group.get("minReplicas", count))
+    if is_range and fewest != (gpus or 1) * least:
+        yield f"{cluster_name(o)}: at least {fewest} workers, minReplicas {least} gives {(gpus or 1) * least}"
     if (options.get("device") == "gpu") != (gpus > 0):
         yield f"{cluster_name(o)}: --layout.device={options.get('device')} with {gpus} GPUs a worker Pod"
     start = group.get("rayStartParams") or {}
-    if gpus and int(start.get("num-gpus", gpus)) != gpus:
-        yield f"{cluster_name(o)}: rayStartParams num-gpus is {start['num-gpus']}, the Pod has {gpus}"
     cpus = quantity(start.get("num-cpus", limits.get("cpu", 0)))
     if workers % count or int(options.get("cpus-per-worker", 1)) * (workers // count) > cpus:
         yield f"{cluster_name(o)}: {workers} workers do not fit {count} Pods of {cpus:g} CPUs"

@@ -14,6 +14,8 @@ from tests.k8s.programs import World
 BUCKET = re.compile(r"\bs3://([\w.-]+)")
 PLACEHOLDER = "CHANGE-ME"
 SECRET_NAME = re.compile(r"(PASSWORD|TOKEN|SECRET|ACCESS_KEY)(_ID|_KEY)?$")
+ADDRESS_OF = {"AWS_ACCESS_KEY_ID": "AWS_ENDPOINT_URL", "MLFLOW_TRACKING_PASSWORD": "MLFLOW_TRACKING_URI"}
+"""Credentials and the variable that says for which server they are."""
 ADMINISTERS = {"Job/s3-buckets": {"s3-admin"}, "Job/mlflow-users": {"mlflow-server"}}
 """Jobs that need an administrator's credentials beside their own server's."""
 
@@ -77,6 +79,9 @@ def _literal(container: Object) -> Iterator[str]:
     for variable in container.get("env") or []:
         if SECRET_NAME.search(variable["name"]) and variable.get("value"):
             yield f"env {variable['name']} is written into the manifest"
+    references = [str((each.get("valueFrom") or {}).get("secretKeyRef")) for each in container.get("env") or []]
+    for reference in {each for each in references if each != "None" and references.count(each) > 1}:
+        yield f"env has two variables of one secret, {reference}"
 
 
 def _credentials(world: World, pod: Built, container: Object, env: dict[str, str]) -> Iterator[str]:
@@ -86,10 +91,16 @@ def _credentials(world: World, pod: Built, container: Object, env: dict[str, str
     trains = pod.namespace == "vgg" and mine != (None, None)
     if trains and mine != (login.get("username"), login.get("password")):
         yield "MLFLOW_TRACKING_USERNAME and _PASSWORD are not those of Secret mlflow-login"
+    for credential, address in ADDRESS_OF.items():
+        if credential in env and not env.get(address) and container["name"] != "wait-gcs-ready":
+            yield f"has {credential} and no {address}: it goes to another server, or to none"
+        if address in env and not env.get(credential):
+            yield f"has {address} and no {credential}"
+    if re.search(r"\bpg_\w+ --host", "\n".join(programs.words(container))) and not env.get("PGPASSWORD"):
+        yield "calls PostgreSQL's tools and has no PGPASSWORD"
     if pod.where == "Job/mlflow-users":
-        server = world.secrets.get((pod.namespace, "mlflow-server"), {})
-        if mine != ("admin", server.get("admin-password")):
-            yield "MLFLOW_TRACKING_USERNAME and _PASSWORD are not the administrator's"
+        if mine not in _administrators(world):
+            yield "MLFLOW_TRACKING_USERNAME and _PASSWORD are not those of which MLflow makes its administrator"
         if (env.get("NEW_USERNAME"), env.get("NEW_PASSWORD")) != (login.get("username"), login.get("password")):
             yield "NEW_USERNAME and NEW_PASSWORD are not those of Secret mlflow-login"
         trainers = world.secrets.get(("vgg", "mlflow-login"), {})
@@ -115,6 +126,15 @@ def _credentials(world: World, pod: Built, container: Object, env: dict[str, str
             and f"'{name}'" in text
         ):
             yield f"reads Secret {name}, which is a server's"
+
+
+def _administrators(world: World) -> Iterator[tuple[str | None, str | None]]:
+    """Name and password of the administrator that a server makes at its first start."""
+    for pod in built(world.objects):
+        for container in pod.pod["spec"]["containers"]:
+            if programs.program(container) == "mlflow":
+                env = programs.environment(world, pod.pod, container)
+                yield env.get("MLFLOW_AUTH_ADMIN_USERNAME"), env.get("MLFLOW_AUTH_ADMIN_PASSWORD")
 
 
 def _identities(world: World) -> dict[str, Object]:

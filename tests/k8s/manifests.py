@@ -21,6 +21,7 @@ TARGETS = (
     *(f"{overlay}/{beside}" for overlay in OVERLAYS for beside in BESIDE),
     "gpu/pack",
     "paper/pack",
+    "paper/spot",
 )
 """Every kustomization that somebody applies: the platform's, and the researcher's beside it."""
 
@@ -92,6 +93,11 @@ def find_in(objects: list[Object], kind: str, namespace: str, name: str | None) 
         if (o["kind"], metadata.get("namespace", namespace), metadata.get("name")) == (kind, namespace, name):
             return o
     return None
+
+
+def image_name(image: str) -> str:
+    """Last part of an image's name, without registry, tag and digest."""
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0]
 
 
 def label(o: Object) -> str:

@@ -7,6 +7,7 @@ a node can allot, taints, nodeSelector, required affinity, and claims that are b
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tests.k8s import affinity
 from tests.k8s.built import Built
 from tests.k8s.manifests import Object, label
 from tests.k8s.pod import quantity
@@ -112,30 +113,15 @@ def asked(container: Object) -> dict[str, float]:
 
 
 def _unfit(pod: Built, node: Node) -> str:
-    spec = pod.pod["spec"]
-    for taint in node.taints:
-        hard = taint["effect"] in ("NoSchedule", "NoExecute")
-        if hard and not any(_tolerates(t, taint) for t in spec.get("tolerations") or []):
-            return f"spec.tolerations has none for taint {taint['key']}={taint.get('value')}:{taint['effect']}"
-    for key, value in (spec.get("nodeSelector") or {}).items():
-        if node.labels.get(key) != value:
-            return f"spec.nodeSelector wants {key}={value}"
-    if "requiredDuringSchedulingIgnoredDuringExecution" in str(spec.get("affinity") or {}):
-        return "spec.affinity has a required term, which this evaluator does not know"
+    reason = affinity.refusal(pod.pod["spec"], node.labels, node.taints)
+    if reason:
+        return reason
     for name, amount in requests(pod).items():
         if amount > node.free.get(name, 0):
             return (
                 f"resources.requests of {name}: {amount:g}, {node.free.get(name, 0):g} are left of {node.name}"
             )
     return ""
-
-
-def _tolerates(toleration: Object, taint: Object) -> bool:
-    if toleration.get("effect") not in (None, "", taint["effect"]):
-        return False
-    if toleration.get("operator", "Equal") == "Exists":
-        return toleration.get("key") in (None, "", taint["key"])
-    return toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", "")
 
 
 def _mounted(pod: Built) -> list[str]:
@@ -189,6 +175,8 @@ def _classes(claims: dict[str, Claim], environment: Object) -> Iterator[str]:
         lacking = set(claim.modes) - set(classes[name]["accessModes"]) - {"ReadWriteOncePod"}
         if lacking:
             yield f"claim {claim.name}: class {name} does not provide {sorted(lacking)} (accessModes)"
+        if set(claim.modes) == {"ReadOnlyMany"}:
+            yield f"claim {claim.name}: accessModes {list(claim.modes)}: nobody can fill it"
         used[name] = used.get(name, 0) + claim.storage
     for name, total in used.items():
         if total > quantity(classes[name]["capacity"]):

@@ -49,6 +49,8 @@ def habits(pod: Object) -> Iterator[str]:
         yield "runs as the default service account"
     if not spec.get("priorityClassName"):
         yield "has no priority class"
+    if any(not toleration.get("key") for toleration in spec.get("tolerations") or []):
+        yield "tolerations has one without a key, which tolerates every taint"
     names = [container["name"] for container in containers(pod)]
     if len(set(names)) != len(names):
         yield f"two containers of one name: {names}"

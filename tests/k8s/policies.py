@@ -31,18 +31,27 @@ def allowed(policies: list[Object], source: End, target: End, port: int, protoco
 
 def blocked(policies: list[Object], source: End, target: End, port: int, protocol: str = "TCP") -> str:
     """Which end's policies do not allow the connection; empty if both do."""
-    for direction, subject, other in (("egress", source, target), ("ingress", target, source)):
-        if subject.address:
-            continue  # not ours to restrict
-        mine = selecting(policies, subject, direction)
-        if mine and not any(
-            _rule_allows(rule, direction, policy, other, target, port, protocol)
-            for policy in mine
-            for rule in policy["spec"].get(direction) or []
-        ):
-            names = ", ".join(sorted(policy["metadata"]["name"] for policy in mine))
-            return f"{direction} of {subject.name} (NetworkPolicies {names} in {subject.namespace})"
-    return ""
+    return blocked_at("egress", policies, source, target, port, protocol) or blocked_at(
+        "ingress", policies, source, target, port, protocol
+    )
+
+
+def blocked_at(
+    direction: str, policies: list[Object], source: End, target: End, port: int, protocol: str = "TCP"
+) -> str:
+    """The policies of one end that do not allow the connection; empty if they do."""
+    subject, other = (source, target) if direction == "egress" else (target, source)
+    if subject.address:
+        return ""  # not ours to restrict
+    mine = selecting(policies, subject, direction)
+    if not mine or any(
+        _rule_allows(rule, direction, policy, other, target, port, protocol)
+        for policy in mine
+        for rule in policy["spec"].get(direction) or []
+    ):
+        return ""
+    names = ", ".join(sorted(policy["metadata"]["name"] for policy in mine))
+    return f"{direction} of {subject.name} (NetworkPolicies {names} in {subject.namespace})"
 
 
 def selecting(policies: list[Object], subject: End, direction: str) -> list[Object]:

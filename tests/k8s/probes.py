@@ -16,6 +16,10 @@ PATIENCE_SECONDS = 60
 def problems(world: World, pod: Built, container: Object) -> Iterator[str]:
     """Probes that ask what is not there, or that are lost, or too impatient."""
     kinds = ("startupProbe", "readinessProbe", "livenessProbe")
+    if pod.where.endswith(" submitter"):
+        for kind in ("startupProbe", "livenessProbe"):
+            if "/api/jobs/" not in str(container.get(kind)):
+                yield f"{kind} does not ask for its job: it would wait for a head that is gone"
     lasting = pod.owner["kind"] in ("StatefulSet", "Deployment")
     for kind in kinds:
         probe = container.get(kind)

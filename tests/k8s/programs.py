@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from tests.k8s.built import Built
-from tests.k8s.manifests import Object, find_in
+from tests.k8s.manifests import Object, find_in, image_name
 
 EVERYWHERE = ("0.0.0.0", "::", "")
 WEED = {"master.port": 9333, "volume.port": 8080, "filer.port": 8888}
@@ -34,7 +34,7 @@ def words(container: Object) -> list[str]:
 
 def program(container: Object) -> str:
     """Which server a container runs, or ''."""
-    command, image = words(container), str(container.get("image", "")).rpartition("/")[2].partition(":")[0]
+    command, image = words(container), image_name(str(container.get("image", "")))
     if command[:2] == ["mlflow", "server"]:
         return "mlflow"
     if command[:1] == ["weed"]:

@@ -222,10 +222,11 @@ def test_components(tmp_path, findings):
     assert all(amount <= quota[name] for name, amount in needed.items())
 
     (group,) = find(platform, "PrometheusRule")["spec"]["groups"]
-    exported = {"ray_train_controller_state", "ray_node_gpus_utilization", "kuberay_job_deployment_status"}
+    exported = {"ray_vgg_step", "ray_vgg_data_wait_share", "ray_vgg_tracking_behind"}
+    exported |= {"kuberay_job_deployment_status"}
     exported |= {"kube_statefulset_status_replicas_ready", "kube_cronjob_status_last_successful_time"}
     for rule in group["rules"]:
-        used = set(re.findall(r"\b(?:ray|kube|kuberay)_[a-z_]+(?=\{)|ray_node_\w+", rule["expr"]))
+        used = set(re.findall(r"\b(?:kube|kuberay)_[a-z_]+(?=\{)|ray_(?:vgg|node)_\w+", rule["expr"]))
         assert used, rule["alert"]
         assert used <= exported, rule["alert"]
         assert rule["annotations"]["summary"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.k8s.conftest import needs_kustomize
 from tests.k8s.manifests import K8S, Object, find, kustomize, load, rendered
 
@@ -58,6 +59,9 @@ def test_mutant_is_found(mutant, findings, kuberay_schemas):
 
 def test_enough_mutants():
     assert len({mutant["name"] for mutant in MUTANTS}) == len(MUTANTS) >= 25
+    said = re.search(r"each of (\d+) deliberate mistakes", (ROOT / "docs/kubernetes.md").read_text())
+    assert said
+    assert int(said[1]) == len(MUTANTS)
 
 
 @needs_kustomize

@@ -3,15 +3,17 @@
 No cluster is here: they show the order of calls, what is refused, and that a failure ends in a summary.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.k8s.conftest import needs_kustomize
-from tests.k8s.manifests import K8S, TARGETS
+from tests.k8s.conftest import BROUGHT, needs_kustomize
+from tests.k8s.manifests import K8S, TARGETS, containers, kustomize, load, pods
 
 KUBECTL = shutil.which("kubectl") or ""
 PASSES = """#!/bin/bash
@@ -31,6 +33,10 @@ case "$*" in
 esac
 """
 
+DIGESTS = {
+    name: "sha256:" + hashlib.sha256(name.encode()).hexdigest()
+    for name in ("vgg-study", "vgg-study-mlflow", "postgres", "seaweedfs")
+}
 needs_kubectl = pytest.mark.skipif(not KUBECTL, reason="kubectl is not installed")
 
 
@@ -150,7 +156,8 @@ def test_lost_head_is_another_run(stand_ins):
 @needs_kubectl
 def test_preflight_passes(stand_ins):
     done = stand_ins.run("preflight.sh", str(K8S / "overlays/local-cpu"))
-    assert (done.returncode, done.stdout) == (0, "nothing is missing\n")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "nothing is missing")
+    assert "missing:" not in done.stdout
     changes = ("apply", "create", "delete", "patch", "replace")
     assert not [call for call in stand_ins.called() if call.split()[1] in changes]
 
@@ -187,6 +194,32 @@ def test_preflight_names_what_the_cluster_lacks(stand_ins):
     said = stand_ins.run("preflight.sh", str(K8S / "overlays/paper"), str(filled)).stdout
     assert "missing: Secret" not in said  # they are in the file
     assert "admin-password: CHANGE-ME" in said
+
+
+@needs_kubectl
+def test_images_by_digest(stand_ins, findings):
+    """Tags are noted; with a digest of each image none is, and the manifests are as good as before."""
+    k8s = stand_ins.folder / "k8s"
+    shutil.copytree(K8S, k8s)
+    overlay = k8s / "overlays/gpu"
+    said = stand_ins.run("preflight.sh", str(overlay)).stdout
+    noted = {line.split()[1] for line in said.splitlines() if "no digest" in line}
+    assert {name.rpartition("/")[2].partition(":")[0] for name in noted} == set(DIGESTS)
+    (content,) = load((overlay / "images/kustomization.yaml").read_text())
+    named = {image["name"].rpartition("/")[2]: image for image in content["images"]}
+    for name in set(DIGESTS) - set(named):
+        named[name] = {"name": "chrislusf/seaweedfs" if name == "seaweedfs" else name}
+    for name, image in named.items():
+        image.pop("newTag", None)
+        image["digest"] = DIGESTS[name]
+    content["images"] = list(named.values())
+    (overlay / "images/kustomization.yaml").write_text(yaml.safe_dump(content))
+    assert "no digest" not in stand_ins.run("preflight.sh", str(overlay)).stdout
+    platform, job = load(kustomize(overlay)), load(kustomize(overlay / "job"))
+    used = {c["image"] for _, pod in pods([*platform, *job]) for c in containers(pod)}
+    assert {image.partition("@")[2] for image in used} == set(DIGESTS.values())
+    assert findings("gpu", platform) == []
+    assert findings("gpu/job", job, [*platform, BROUGHT]) == []
 
 
 @needs_kustomize

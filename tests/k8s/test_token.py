@@ -137,12 +137,18 @@ def test_submitter_notices_a_head_that_does_not_know_its_job(head, tokenless_dri
 
 
 def test_dashboard_of_ours_shows_what_ray_exports(head):
-    """Every metric of components/monitoring is exported, and needs no token; GPUs' and Train's are not here."""
+    """Every metric of components/monitoring is exported, and needs no token; GPUs' and Train's are not here.
+
+    What a training shows itself is in `tests/cluster/test_exported.py`.
+    """
     deadline = time.monotonic() + 90
     exported: set[str] = set()
     panels = json.loads((K8S / "components/monitoring/vgg-dashboard.json").read_text())["panels"]
     drawn = {
-        name for panel in panels for t in panel["targets"] for name in re.findall(r"ray_(?!io_)\w+", t["expr"])
+        name
+        for panel in panels
+        for t in panel["targets"]
+        for name in re.findall(r"ray_(?!io_|vgg_)\w+", t["expr"])
     }
     elsewhere = {"ray_node_gpus_utilization", "ray_node_gram_used", "ray_train_worker_group_start_total_time_s"}
     while not drawn - exported <= elsewhere:  # Ray reports some of them a while after its start

@@ -10,30 +10,51 @@ from tests.k8s.pod import quantity
 from tests.k8s.programs import World
 
 GIB = 2**30
-NEEDED = {"/data/imagenet": 160 * GIB, "/data/digits": GIB}
-"""Packed data sets: ImageNet takes 150 GB (docs/kubernetes.md), the digits a few megabytes."""
+NEEDED = {
+    "/data/imagenet": 160 * GIB,
+    "/data/digits": GIB,
+    "/var/lib/postgresql/data/pgdata": GIB,
+    "/data": GIB,
+    "/backup": GIB,
+}
+"""Packed data sets: ImageNet takes 150 GB (docs/kubernetes.md), the digits a few megabytes. PostgreSQL keeps up
+to 1 GB of its log (max_wal_size)."""
+RUN_FOLDERS = {"postgres": "/var/run/postgresql"}
+"""Where a program writes at run time, which a read-only root does not allow."""
 TMP_BYTES = 2 * GIB
 """Ray's logs and sockets, MLflow's spool, and checkpoints before they are uploaded."""
 
 
 def problems(world: World) -> Iterator[str]:
     """Paths on no claim, claims that are read-only or too small, selectors of affinity that select nobody."""
-    sizes = {
-        (o["metadata"].get("namespace"), o["metadata"]["name"]): o["spec"]["resources"]["requests"]["storage"]
-        for o in world.objects
-        if o["kind"] == "PersistentVolumeClaim"
-    }
+    sizes = _sizes(world.objects)
     for pod in built(world.objects):
         for container in [*(pod.pod["spec"].get("initContainers") or []), *pod.pod["spec"]["containers"]]:
             if container["name"] == "wait-gcs-ready":
                 continue
             where = f"{pod.where} {container['name']}"
+            folder = RUN_FOLDERS.get(programs.program(container))
+            if folder and folder not in {m["mountPath"] for m in container.get("volumeMounts") or []}:
+                yield f"{where}: {folder} is on no volume (volumeMounts), and the root is read-only"
             for path, writes in _paths(world, pod, container):
                 yield from (f"{where}: {text}" for text in _on_claim(pod, container, path, writes, sizes))
         yield from (f"{pod.where}: {text}" for text in (*_tmp(pod), *_groups(pod)))
     for o in world.objects:
         if o["kind"] == "CronJob" and o["spec"].get("concurrencyPolicy") != "Forbid":
             yield f"{label(o)}: concurrencyPolicy {o['spec'].get('concurrencyPolicy')}: two dumps at once"
+
+
+def _sizes(objects: list[Object]) -> dict[tuple[str | None, str], str]:
+    """(namespace, claim) -> storage that it requests."""
+    found = {}
+    for o in objects:
+        space, name = o["metadata"].get("namespace"), o["metadata"]["name"]
+        if o["kind"] == "PersistentVolumeClaim":
+            found[space, name] = o["spec"]["resources"]["requests"]["storage"]
+        for template in (o.get("spec") or {}).get("volumeClaimTemplates") or []:
+            claim = f"{template['metadata']['name']}-{name}-0"
+            found[space, claim] = template["spec"]["resources"]["requests"]["storage"]
+    return found
 
 
 def _paths(world: World, pod: Built, container: Object) -> Iterator[tuple[str, bool]]:
@@ -43,6 +64,8 @@ def _paths(world: World, pod: Built, container: Object) -> Iterator[tuple[str, b
         yield env.get("PGDATA", "/var/lib/postgresql/data"), True
     if name == "weed":
         yield programs.flag(container, "dir", "/tmp"), True
+    if name == "mlflow" and "://" not in env.get("MLFLOW_ARTIFACTS_DESTINATION", "./mlartifacts"):
+        yield env.get("MLFLOW_ARTIFACTS_DESTINATION", "./mlartifacts"), True
     text = "\n".join(programs.words(container))
     packing = re.search(r"pipelines\.pack\s+(\S+)\s+(/\S+)", text)
     if packing:
@@ -88,6 +111,10 @@ def _tmp(pod: Built) -> Iterator[str]:
         limit = (volume.get("emptyDir") or {}).get("sizeLimit")
         if volume["name"] == "tmp" and limit is not None and quantity(limit) < TMP_BYTES:
             yield f"volume tmp: emptyDir.sizeLimit {limit}"
+    for container in pod.pod["spec"]["containers"]:
+        most = container["resources"].get("limits", {}).get("ephemeral-storage", "0")
+        if quantity(most) < TMP_BYTES:
+            yield f"{container['name']}: resources.limits.ephemeral-storage {most}: it is evicted as /tmp fills"
 
 
 def _groups(pod: Built) -> Iterator[str]:
