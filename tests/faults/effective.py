@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-NO_FAULT = "no fault"
 STARTED, NOTICED, RESTARTED, WAITED, AGAIN, ENDED = KINDS = (
     "first start",
     "noticed",
@@ -40,21 +39,28 @@ class Strike:
     at: float
 
 
+NO_FAULT = Strike("no fault", 0.0)
+
+
 @dataclass(frozen=True)
 class Spent:
     """All seconds of a training, as effective ones and lost ones."""
 
     effective: float
     """In which steps were made that counted."""
-    lost: dict[tuple[str, str], float]
+    lost: dict[tuple[Strike, str], float]
     """By fault and kind."""
-    steps_again: dict[str, int]
-    """Steps made again, by fault."""
+    steps_again: dict[Strike, int]
+    """Steps made again, by the fault that undid them."""
 
     @property
     def ratio(self) -> float:
         """Effective time ratio, ETTR."""
         return self.effective / (self.effective + sum(self.lost.values()))
+
+    def lost_to(self, strike: Strike) -> float:
+        """Seconds of all kinds."""
+        return sum(seconds for (each, _), seconds in self.lost.items() if each == strike)
 
 
 def spent(
@@ -64,8 +70,8 @@ def spent(
     typical = typical_seconds(steps)
     longest = max(LEAST_PAUSE_SECONDS, PAUSE_STEPS * typical)
     causes = _lost_to(steps, strikes)
-    lost: defaultdict[tuple[str, str], float] = defaultdict(float)
-    again: defaultdict[str, int] = defaultdict(int)
+    lost: defaultdict[tuple[Strike, str], float] = defaultdict(float)
+    again: defaultdict[Strike, int] = defaultdict(int)
     effective, before, went_on_at = 0.0, Step(0, began), began
     for step, cause in zip(steps, causes, strict=True):
         making = seconds = step.at - before.at
@@ -95,9 +101,9 @@ def typical_seconds(steps: Sequence[Step]) -> float:
     )
 
 
-def _lost_to(steps: Sequence[Step], strikes: Sequence[Strike]) -> list[str | None]:
+def _lost_to(steps: Sequence[Step], strikes: Sequence[Strike]) -> list[Strike | None]:
     """Of each making the fault that undid it: the last one before the training was back at its number."""
-    causes: list[str | None] = [None] * len(steps)
+    causes: list[Strike | None] = [None] * len(steps)
     for i, (earlier, later) in enumerate(pairwise(steps), start=1):
         if later.number > earlier.number:
             continue
@@ -108,20 +114,20 @@ def _lost_to(steps: Sequence[Step], strikes: Sequence[Strike]) -> list[str | Non
     return causes
 
 
-def _last(strikes: Sequence[Strike], at: float) -> str:
-    return next((each.fault for each in reversed(strikes) if each.at <= at), NO_FAULT)
+def _last(strikes: Sequence[Strike], at: float) -> Strike:
+    return next((each for each in reversed(strikes) if each.at <= at), NO_FAULT)
 
 
 def _pause(
     begin: float, end: float, strikes: Sequence[Strike], changes: Sequence[float]
-) -> Iterator[tuple[str, str, float]]:
+) -> Iterator[tuple[Strike, str, float]]:
     """Fault, kind and seconds of what a pause was made of. `strikes`: all since the pause before; the last of
     those before this one caused it, else the first in it, from the pause's beginning."""
     earlier = [each for each in strikes if each.at <= begin]
     causes = earlier[-1:] + [each for each in strikes if begin < each.at < end]
-    names = [each.fault for each in causes] or [NO_FAULT]
+    causes = causes or [NO_FAULT]
     edges = [begin, *(each.at for each in causes[1:]), end]
-    for fault, (a, b) in zip(names, pairwise(edges), strict=True):
+    for fault, (a, b) in zip(causes, pairwise(edges), strict=True):
         turn = next((change for change in changes if a < change <= b), None)
         if turn is None:
             yield fault, WAITED, b - a

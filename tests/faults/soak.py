@@ -15,7 +15,7 @@ import random
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -198,7 +198,8 @@ def soak(bed: Testbed, options: Options) -> Result:
         seconds=struck.ended - struck.began,
         effective_time_ratio=used.ratio,
         seconds_lost=_by_fault(used),
-        steps_again=used.steps_again,
+        seconds_of_each=_of_each(used, struck.strikes),
+        steps_again=_steps_again(used),
         seconds_a_step=typical_seconds(made),
         seconds_a_step_undisturbed=undisturbed_pace,
         held=growths(samples),
@@ -206,8 +207,24 @@ def soak(bed: Testbed, options: Options) -> Result:
 
 
 def _by_fault(used: Spent) -> dict[str, dict[str, float]]:
-    faults = dict.fromkeys(fault for fault, _ in used.lost)
-    return {name: {kind: s for (fault, kind), s in used.lost.items() if fault == name} for name in faults}
+    found: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for (strike, kind), seconds in used.lost.items():
+        found[strike.fault][kind] += seconds
+    return {fault: dict(kinds) for fault, kinds in found.items()}
+
+
+def _of_each(used: Spent, strikes: list[Strike]) -> dict[str, list[float]]:
+    found = defaultdict(list)
+    for strike in strikes:
+        found[strike.fault].append(used.lost_to(strike))
+    return dict(found)
+
+
+def _steps_again(used: Spent) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for strike, steps in used.steps_again.items():
+        found[strike.fault] += steps
+    return dict(found)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """What an hour of faults led to, and tables of it."""
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ class Result:
     effective_time_ratio: float
     seconds_lost: dict[str, dict[str, float]]
     """Fault -> kind -> seconds."""
+    seconds_of_each: dict[str, list[float]]
+    """Fault -> seconds that each of its strikes cost."""
     steps_again: dict[str, int]
     seconds_a_step: float
     seconds_a_step_undisturbed: float
@@ -64,18 +67,24 @@ def print_tables(result: Result) -> None:
         [
             fault,
             result.strikes.get(fault, ""),
-            *(f"{seconds.get(kind, 0):.1f}" for kind in kinds),
+            *_median_and_worst(result.seconds_of_each.get(fault)),
+            *(f"{result.seconds_lost.get(fault, {}).get(kind, 0):.1f}" for kind in kinds),
             result.steps_again.get(fault, 0),
         ]
-        for fault, seconds in result.seconds_lost.items()
+        for fault in sorted(result.strikes | result.seconds_lost)
     ]
-    console.print(_table("Seconds lost", ("fault", "struck", *kinds, "steps again"), lost))
+    columns = "fault", "struck", "median", "worst", *kinds, "steps again"
+    console.print(_table("Seconds lost: of each strike, and of all by kind", columns, lost))
     held = [
         [what, _short(each.first), _short(each.last), _short(each.most), "" if each.is_flat else "grown"]
         for what, each in result.held.items()
     ]
-    columns = "what", "first quarter", "last quarter", "most", ""
-    console.print(_table("Held, medians", columns, held))
+    quarters = "what", "first quarter", "last quarter", "most", ""
+    console.print(_table("Held, medians", quarters, held))
+
+
+def _median_and_worst(seconds: list[float] | None) -> tuple[str, str]:
+    return (f"{statistics.median(seconds):.1f}", f"{max(seconds):.1f}") if seconds else ("", "")
 
 
 def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:

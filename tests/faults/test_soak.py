@@ -55,7 +55,7 @@ BEFORE = [Step(number, 9.0 + number) for number in (1, 2, 3, 4)]
             [Strike("stopped", 12.9)],
             [3.0],
             7.0,
-            {("stopped", WAITED): 9.0, (NO_FAULT, WAITED): 9.0},
+            {("stopped", WAITED): 9.0, ("no fault", WAITED): 9.0},
             {},
             id="a pause after it went on is not its own",
         ),
@@ -82,10 +82,19 @@ def test_every_second_has_a_fault_and_a_kind(after, strikes, changes, effective,
     ended = made[-1].at + 3.0
     found = spent(made, strikes, changes, 0.0, ended)
     assert found.effective == pytest.approx(effective)
-    assert found.lost == pytest.approx({(NO_FAULT, STARTED): 9.0, (NO_FAULT, ENDED): 3.0, **lost})
-    assert found.steps_again == again
+    by_name = {(strike.fault, kind): seconds for (strike, kind), seconds in found.lost.items()}
+    assert by_name == pytest.approx({(NO_FAULT.fault, STARTED): 9.0, (NO_FAULT.fault, ENDED): 3.0, **lost})
+    assert {strike.fault: steps for strike, steps in found.steps_again.items()} == again
     assert found.effective + sum(found.lost.values()) == pytest.approx(ended)
     assert found.ratio == pytest.approx(effective / ended)
+
+
+def test_two_strikes_of_one_fault_have_each_its_own_seconds():
+    strikes = Strike("killed", 13.4), Strike("killed", 21.4)
+    after = [Step(4, 20.0), Step(5, 21.0), Step(5, 31.0)]
+    found = spent(BEFORE + after, strikes, [15.0, 25.0], 0.0, 31.0)
+    assert [found.lost_to(each) for each in strikes] == pytest.approx([6.0 + 1.0, 9.0 + 1.0])
+    assert found.steps_again == {strikes[0]: 1, strikes[1]: 1}
 
 
 def test_growth_is_of_the_medians_of_the_first_and_the_last_quarter():
