@@ -1,7 +1,8 @@
 """Images/s of whole trainings, from shards to updates: `python -m benchmarks.end_to_end RECIPE --data FOLDER`.
 
 trainings of one recipe that differ in one flag take turns, each a command of its own, untracked
-    as it is; from one batch kept in memory, which is what a perfect loader would give; by either way of summing
+    as it is; from one batch kept in memory, which is what a perfect loader would give; by either way of
+    summing; with a look at every gradient (`--train.bad-numbers skip`)
 medians over rounds, and of the ratios to the first within a round, as a table and as JSON
 """
 
@@ -31,6 +32,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "cached batch": ("--train.cached-batch",),
     "ddp": ("--layout.reduce=ddp",),
     "fixed-order": ("--layout.reduce=fixed-order",),
+    "skip": ("--train.bad-numbers=skip",),
 }
 ERROR_CHARACTERS = 2000
 
@@ -43,7 +45,7 @@ class EndToEnd:
     data: Path
     """Packed data set of the recipe."""
     variants: tuple[str, ...] = ("as it is", "cached batch")
-    """Of "as it is", "cached batch", "ddp" and "fixed-order"; ratios are to the first."""
+    """Of "as it is", "cached batch", "ddp", "fixed-order" and "skip"; ratios are to the first."""
     steps: int = 60
     rounds: int = 3
     flags: str = ""

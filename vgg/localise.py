@@ -1,8 +1,9 @@
 """Localise (paper, appendix A): `python -m vgg.localise train|evaluate|fuse …`.
 
     train      a box net from a classifier, as `python -m vgg.train` trains: resumable, on any number of workers
-    evaluate   find boxes in blocks of images on the workers, save each; merge, rate, count; result.json,
-    picture fuse       the same of the union of several nets' boxes, which are not found again
+    evaluate   find boxes in blocks of images on the workers, save each; merge, rate, count; result.json and
+               a picture
+    fuse       the same of the union of several nets' boxes, which are not found again
 
 The same command again continues an interrupted one.
 """
@@ -23,6 +24,7 @@ from cluster.worker_range import refuse_range
 from pipelines.shards.staging import DEFAULT_FOLDER, StagingOptions, stage
 from pipelines.storage.apart import require_apart
 from pipelines.storage.folder import Folder
+from vgg.evaluate import on_workers
 from vgg.localisation.candidates import ImageBoxes
 from vgg.localisation.merging import THRESHOLD
 from vgg.localisation.opening import TestedData, box_provenance, open_box_net, opened_classifier, tested_scales
@@ -109,17 +111,10 @@ Runner = Callable[
     [Callable[[Worker, BoxJob], BoxScorer], BoxJob, Sequence[BoxTask], Layout],
     Iterable[tuple[BoxTask, list[ImageBoxes]]],
 ]
-"""As `cluster.tasks.run_on_workers`."""
+"""As `vgg.evaluate.on_workers`."""
 
 
-def on_the_cluster(*arguments: Any) -> Iterable[tuple[BoxTask, list[ImageBoxes]]]:
-    """A `Runner`."""
-    from cluster.tasks import run_on_workers  # Ray takes a second to import: not before there is a task
-
-    return run_on_workers(*arguments)
-
-
-def evaluate(options: EvaluateOptions, run: Runner = on_the_cluster) -> tuple[dict[str, Any], Folder]:
+def evaluate(options: EvaluateOptions, run: Runner = on_workers) -> tuple[dict[str, Any], Folder]:
     """Find the boxes that are not saved yet, and count errors; the result and its folder.
 
     UserError if net, classifier, data and scales do not fit each other.

@@ -29,6 +29,7 @@ from pipelines.shards.reader import Shards
 from pipelines.shards.staging import DEFAULT_FOLDER, StagingOptions, stage
 from pipelines.storage.apart import require_apart
 from pipelines.storage.folder import Folder
+from vgg.evaluate import on_workers
 from vgg.net.architecture import HIDDEN
 from vgg.reporting.transfer_run import publish_transfer, summary
 from vgg.testing.opened_split import SplitOptions
@@ -128,17 +129,10 @@ Runner = Callable[
     [Callable[[Worker, FeatureJob], FeatureExtractor], FeatureJob, Sequence[FeatureTask], Layout],
     Iterable[tuple[FeatureTask, np.ndarray]],
 ]
-"""As `cluster.tasks.run_on_workers`."""
+"""As `vgg.evaluate.on_workers`."""
 
 
-def on_the_cluster(*arguments: Any) -> Iterable[tuple[FeatureTask, np.ndarray]]:
-    """A `Runner`."""
-    from cluster.tasks import run_on_workers  # Ray takes a second to import: not before there is a task
-
-    return run_on_workers(*arguments)
-
-
-def features(options: FeaturesOptions, run: Runner = on_the_cluster) -> Folder:
+def features(options: FeaturesOptions, run: Runner = on_workers) -> Folder:
     """Extract the features that are not saved yet; the folder of all splits' descriptors.
 
     UserError if nets, data, splits and scales do not fit each other.

@@ -326,11 +326,11 @@ def test_data_that_is_not_there_is_reported(data, run, change, reason):
 def test_several_splits_are_tested_and_shown_beside_each_other(data, run, tmp_path, monkeypatch, capsys):
     """By a scorer in this process: that workers share the tasks is tested above."""
 
-    def score_here(layout, job, tasks):
-        scorer = Scorer(CPU, job)
+    def score_here(make, job, tasks, layout):
+        scorer = make(CPU, job)
         return [(task, scorer(task)) for task in tasks]
 
-    monkeypatch.setattr(evaluation, "_run_on_workers", score_here)
+    monkeypatch.setattr(evaluation, "on_workers", score_here)
     flags = [f"--data={data}", f"--out={tmp_path}", "--split", "train", "val"]
     monkeypatch.setattr(sys, "argv", ["evaluate", run, *flags])
     evaluation.main()

@@ -1,7 +1,5 @@
 """Publish a localisation test: result.json and a picture in its folder, and a run in MLflow."""
 
-import hashlib
-import json
 from typing import Any, Literal
 
 from matplotlib.figure import Figure
@@ -11,8 +9,8 @@ from vgg.localisation.errors import BoxErrors
 from vgg.localisation.provenance import BoxProvenance
 from vgg.pictures.png import as_png
 from vgg.reporting.localisation_facts import LocalisationFacts
-from vgg.reporting.track_result import track_result
-from vgg.tracking.run_info import RunInfo, unix_time_ms
+from vgg.reporting.track_result import run_of_test, track_result
+from vgg.tracking.run_info import RunInfo
 from vgg.tracking.software import software
 
 KIND = "localise"
@@ -107,27 +105,5 @@ def _run_info(
     shared = {key: str(result[key]) for key in ("net", "recipe", "configuration", "protocol", "images")}
     shared |= {"split": provenance.split, "data_digest": provenance.data, "threshold": str(facts.threshold)}
     counts = {key: str(result[key]) for key in ("top1_wrong", "top5_wrong", "mean_box_wrong")}
-    uid = hashlib.sha256(json.dumps([result["identity"], counts, KIND]).encode()).hexdigest()[:32]
-    return RunInfo(
-        uid=uid,
-        experiment=experiment,
-        name=f"{result['net']} boxes {result['protocol']} {scales}",
-        tags={
-            **shared,
-            "kind": KIND,
-            "scales": scales,
-            "identity": result["identity"],
-            **facts.to_tags(),
-        },
-        params={
-            **shared,
-            **counts,
-            **{f"software.{name}": each for name, each in result["software"].items()},
-            **facts.to_params(),
-        },
-        data_name=provenance.source,
-        data_digest=provenance.data,
-        data_source=provenance.source,
-        data_context="evaluation",
-        started=unix_time_ms(),
-    )
+    name = f"{result['net']} boxes {result['protocol']} {scales}"
+    return run_of_test(result, name, provenance, facts, shared, counts, experiment)

@@ -1,16 +1,14 @@
 """Publish a test of classifiers on features: result.json in its folder, and a run in MLflow."""
 
-import hashlib
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from pipelines.storage.folder import Folder
-from vgg.reporting.track_result import track_result
+from vgg.reporting.track_result import run_of_test, track_result
 from vgg.reporting.transfer_facts import TransferFacts
-from vgg.tracking.run_info import RunInfo, unix_time_ms
+from vgg.tracking.run_info import RunInfo
 from vgg.tracking.software import software
 from vgg.transferring.fitting import Fit
 from vgg.transferring.provenance import WHOLE_IMAGE, FeatureProvenance
@@ -119,27 +117,5 @@ def _run_info(
     shared |= {"split": "+".join(result["test"]), **{key: str(value) for key, value in result["rule"].items()}}
     measured = {name: repr(result[name]) for name in MEASURES if name in result}
     measured |= {f"{name}_std": repr(result[f"{name}_std"]) for name in measured}
-    uid = hashlib.sha256(json.dumps([result["identity"], measured, KIND]).encode()).hexdigest()[:32]
-    return RunInfo(
-        uid=uid,
-        experiment=experiment,
-        name=f"{result['configuration']} features {scales}{of_regions(result['regions'])}",
-        tags={
-            **shared,
-            "kind": KIND,
-            "scales": scales,
-            "identity": result["identity"],
-            **facts.to_tags(),
-        },
-        params={
-            **shared,
-            **measured,
-            **facts.to_params(),
-            **{f"software.{name}": each for name, each in result["software"].items()},
-        },
-        data_name=provenance.source,
-        data_digest=provenance.data,
-        data_source=provenance.source,
-        data_context="evaluation",
-        started=unix_time_ms(),
-    )
+    name = f"{result['configuration']} features {scales}{of_regions(result['regions'])}"
+    return run_of_test(result, name, provenance, facts, shared, measured, experiment)
