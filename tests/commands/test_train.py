@@ -171,7 +171,7 @@ def test_a_stopped_worker_is_named_and_replaced(ray_cluster, mlflow_server, digi
     assert training.wait(300) == 0, log.read_text()
     said, undisturbed, resumed = log.read_text(), entry_point.result(submitted[1]), entry_point.result(out)
     named = re.search(
-        rf"rank \d \(PID {workers[0].pid} on node 127.0.0.1\) does not go on: .* at step (\d+), .*", said
+        rf"rank \d \(PID {workers[0].pid} on node 127.0.0.1\) does not go on: .*\bstep (\d+), .*", said
     )
     assert named is not None, said
     assert "its process is stopped (SIGSTOP); its stack:\n" in named.string[named.start() :]
