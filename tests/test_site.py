@@ -1,5 +1,6 @@
 """The documentation site: built as `make docs` does, with every link and anchor in it followed."""
 
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -50,6 +51,12 @@ def test_every_link_leads_somewhere(site):
             if not there and not (target in anchors and not parts.fragment):
                 broken.append(f"{name}: {address}")
     assert broken == []
+
+
+def test_every_row_is_in_its_table(site):
+    """Markdown makes a paragraph of rows that an empty line parts from their head."""
+    lost = [name for name, page in site.items() if re.search(r"<p>\s*\|", page.file.read_text())]
+    assert lost == []
 
 
 def test_the_first_page_is_the_readme_and_the_api_is_there(site):
