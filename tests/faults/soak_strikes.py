@@ -44,6 +44,12 @@ def _cut_for_good(training: Training) -> None:
     training.bed.repair()
 
 
+def _lose_head(training: Training) -> None:
+    """Its workers make steps until the command ends, which nothing else shall be the cause of."""
+    FAULTS["head"].strike(training)
+    training.end()
+
+
 def _server_away(training: Training) -> None:
     training.bed.kill_server()
     _wait()
@@ -71,7 +77,7 @@ STRIKES: dict[str, tuple[str, Callable[[Training], None]]] = {
     "cut": ("a node's link is cut", _cut_link),
     "long-cut": ("a node's link is cut until it is given up", _cut_for_good),
     "controller": ("Ray Train's controller is killed", FAULTS["controller"].strike),
-    "head": ("the head is killed: a new cluster, repeated", FAULTS["head"].strike),
+    "head": ("the head is killed: a new cluster, repeated", _lose_head),
     "mlflow": ("MLflow is killed, and back", _server_away),
     "sigterm": ("the command: SIGTERM, repeated", FAULTS["sigterm"].strike),
     "driver": ("the command: SIGKILL, repeated", FAULTS["driver"].strike),
