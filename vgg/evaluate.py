@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, get_args
 
 import tyro
 
@@ -21,7 +21,7 @@ from cli.command import arguments, exit_codes
 from cli.console import console
 from cli.errors import UserError, require
 from cli.program import program
-from cluster.layout import Layout, Worker
+from cluster.layout import Layout
 from cluster.parallel.choose import check_layout
 from cluster.worker_range import refuse_range
 from pipelines.shards.manifest import Manifest, read_manifest
@@ -53,10 +53,6 @@ MAX_WORKERS = 4096
 
 JobRunner = Callable[[ScoringJob, Sequence[ScoringTask]], Iterable[tuple[ScoringTask, ScoredBlock]]]
 """Scores the tasks of a job, in any order."""
-
-Payload = TypeVar("Payload")
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -146,11 +142,8 @@ def evaluate(options: EvaluateOptions, run_job: JobRunner | None = None) -> list
 
 
 def on_workers(
-    make: Callable[[Worker, Payload], Callable[[Task], Result]],
-    payload: Payload,
-    tasks: Sequence[Task],
-    layout: Layout,
-) -> Iterable[tuple[Task, Result]]:
+    make: Callable[..., Any], payload: Any, tasks: Sequence[Any], layout: Layout
+) -> Iterable[tuple[Any, Any]]:
     """As `cluster.tasks.run_on_workers`, which takes some seconds to begin, so that it is told."""
     print(f"starting {layout.workers} worker(s) …", file=sys.stderr, flush=True)
     from cluster.tasks import run_on_workers  # Ray takes a second to import: not before there is a task

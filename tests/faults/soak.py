@@ -15,7 +15,7 @@ import random
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,9 +27,9 @@ import tyro
 from pipelines.pack import pack
 from pipelines.packing.options import PackOptions
 from tests import entry_point
-from tests.faults.effective import Spent, Strike, spent, typical_seconds
+from tests.faults.effective import Strike, spent, typical_seconds
 from tests.faults.lasting import Sample, Sampler, growths
-from tests.faults.soak_result import Result, print_tables
+from tests.faults.soak_result import Result, by_fault, of_each, print_tables, steps_again
 from tests.faults.soak_strikes import STRIKES
 from tests.faults.testbed import WORKERS, Testbed
 from tests.faults.training import Training
@@ -197,34 +197,13 @@ def soak(bed: Testbed, options: Options) -> Result:
         points_doubled=len(points) - len({*points}),
         seconds=struck.ended - struck.began,
         effective_time_ratio=used.ratio,
-        seconds_lost=_by_fault(used),
-        seconds_of_each=_of_each(used, struck.strikes),
-        steps_again=_steps_again(used),
+        seconds_lost=by_fault(used),
+        seconds_of_each=of_each(used, struck.strikes),
+        steps_again=steps_again(used),
         seconds_a_step=typical_seconds(made),
         seconds_a_step_undisturbed=undisturbed_pace,
         held=growths(samples),
     )
-
-
-def _by_fault(used: Spent) -> dict[str, dict[str, float]]:
-    found: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for (strike, kind), seconds in used.lost.items():
-        found[strike.fault][kind] += seconds
-    return {fault: dict(kinds) for fault, kinds in found.items()}
-
-
-def _of_each(used: Spent, strikes: list[Strike]) -> dict[str, list[float]]:
-    found = defaultdict(list)
-    for strike in strikes:
-        found[strike.fault].append(used.lost_to(strike))
-    return dict(found)
-
-
-def _steps_again(used: Spent) -> dict[str, int]:
-    found: Counter[str] = Counter()
-    for strike, steps in used.steps_again.items():
-        found[strike.fault] += steps
-    return dict(found)
 
 
 def main() -> None:

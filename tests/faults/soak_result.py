@@ -1,13 +1,14 @@
 """What an hour of faults led to, and tables of it."""
 
 import statistics
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.effective import KINDS
+from tests.faults.effective import KINDS, Spent, Strike
 from tests.faults.lasting import Growth
 
 
@@ -56,6 +57,30 @@ class Result:
 
 def _same(is_same: bool) -> str:
     return "the same" if is_same else "NOT the same"
+
+
+def by_fault(used: Spent) -> dict[str, dict[str, float]]:
+    """Seconds lost, by fault and kind."""
+    found: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for (strike, kind), seconds in used.lost.items():
+        found[strike.fault][kind] += seconds
+    return {fault: dict(kinds) for fault, kinds in found.items()}
+
+
+def of_each(used: Spent, strikes: list[Strike]) -> dict[str, list[float]]:
+    """Seconds that each strike cost, by fault."""
+    found = defaultdict(list)
+    for strike in strikes:
+        found[strike.fault].append(used.lost_to(strike))
+    return dict(found)
+
+
+def steps_again(used: Spent) -> dict[str, int]:
+    """Steps made again, by fault."""
+    found: Counter[str] = Counter()
+    for strike, steps in used.steps_again.items():
+        found[strike.fault] += steps
+    return dict(found)
 
 
 def print_tables(result: Result) -> None:
