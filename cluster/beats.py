@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from cluster.hang import Beat, Heard
+from cluster.placement import own_node
 from cluster.processes import ProcessIdentity, start_time
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def beating(beats: Any, worker: "Worker") -> Iterator[None]:
     """Send signs of life of this thread's work as long as the block runs."""
     ended = threading.Event()
     working = threading.get_ident()
-    beats.begin.remote(ray.get_runtime_context().get_node_id(), os.getpid())
+    beats.begin.remote(own_node(), os.getpid())
     thread = threading.Thread(target=_beat, args=(beats, worker, working, ended), name="beats", daemon=True)
     thread.start()
     try:
@@ -77,7 +78,7 @@ def beating(beats: Any, worker: "Worker") -> Iterator[None]:
 
 def _beat(beats: Any, worker: "Worker", working: int, ended: threading.Event) -> None:
     process = ProcessIdentity(os.getpid(), start_time(os.getpid()))
-    node, address = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+    node, address = own_node(), ray.util.get_node_ip_address()
     while not ended.wait(BEAT_SECONDS):
         position = worker.progress.position()
         stack = stack_of(working) if position.seconds > STACK_AFTER_SECONDS else ""

@@ -72,7 +72,7 @@ class StopSign:
 
 def listen(sign: Any, rank: int, request: StopRequest) -> None:
     """On a worker: have `request` say what is asked, from a thread of its own."""
-    sign.attend.remote(rank, ray.get_runtime_context().get_node_id())
+    sign.attend.remote(rank, own_node())
     threading.Thread(target=_listen, args=(sign, rank, request), name="stop-sign", daemon=True).start()
 
 
