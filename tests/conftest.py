@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,16 @@ def ray_cluster() -> Iterator[LocalCluster]:
         access = cluster.head.access()
         use_in_this_process({name: access[name] for name in VARIABLES if name in access})
         yield cluster
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leaves_the_cluster() -> Iterator[None]:
+    """A file's process is in no cluster when its tests have ended: the next file's would train there, whatever
+    address they give."""
+    yield
+    if (ray := sys.modules.get("ray")) is not None and ray.is_initialized():
+        ray.shutdown()
+        pytest.fail("a test of this file has joined a cluster and not left it (ray.shutdown())")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
 import ray
 import yaml
 
@@ -57,8 +58,8 @@ def samples(text, run):
     return found
 
 
+@pytest.mark.usefixtures("connected")
 def test_dashboards_and_alerts_read_what_a_training_shows(ray_cluster, digits, tmp_path):
-    ray.init(address=ray_cluster.head.address, ignore_reinit_error=True, log_to_driver=False)
     asked = job(digits, tmp_path)
     actor: Any = ray.remote(Trainer)
     trainer = actor.options(num_cpus=0).remote(asked)
