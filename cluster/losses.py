@@ -5,9 +5,10 @@ The process that started the training starts it again; the function that workers
 
 import sys
 from collections.abc import Callable
+from textwrap import shorten
 from typing import TypeVar
 
-from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 from ray.train.v2.api.exceptions import ControllerError
 
@@ -19,6 +20,8 @@ from cluster.left_behind import free_left_behind
 Value = TypeVar("Value")
 
 STARTING = (WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError)
+TOLD_CHARACTERS = 200
+"""Of what is told of a worker's failure."""
 
 
 def through_losses(attempt: Callable[[int], Value], layout: Layout) -> Value:
@@ -54,4 +57,11 @@ def _loss(error: Exception) -> str | None:
     if isinstance(error, ActorDiedError):
         return "Ray Train's controller was lost"
     failure = getattr(error, "controller_failure", None)
+    if isinstance(failure, RayTaskError):  # raised by a worker before the function runs, as for want of memory
+        return f"a worker failed as it started ({last_line(failure)})"
     return "the workers could not be started" if isinstance(failure, STARTING) else None
+
+
+def last_line(error: BaseException) -> str:
+    """What an error says at its end, where a remote one has its cause, shortened for people."""
+    return shorten((str(error).strip() or type(error).__name__).splitlines()[-1], TOLD_CHARACTERS)

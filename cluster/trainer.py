@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from tempfile import TemporaryDirectory
-from textwrap import shorten
 from typing import Any, TypeVar
 
 import ray
@@ -37,13 +36,10 @@ from cluster.head import OnLost, watched_head
 from cluster.layout import Layout, Worker
 from cluster.left_behind import free_left_behind
 from cluster.listening import Teller, listening
-from cluster.losses import through_losses
+from cluster.losses import last_line, through_losses
 from cluster.stop_request import StopRequest
 from cluster.stopping import Interruption, beside_signals, listen
 from cluster.watching import OnHang, watching
-
-TOLD_CHARACTERS = 200
-"""Of what is told of a worker's failure."""
 
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
@@ -212,9 +208,4 @@ def _on_worker(config: dict[str, Any]) -> Any:
 
 def _told(error: Exception) -> str:
     failures = sorted(getattr(error, "worker_failures", {}).items())
-    told = [f"rank {rank}: {_last_line(each)}" for rank, each in failures]
-    return "; ".join(shorten(each, TOLD_CHARACTERS) for each in told) or _last_line(error)
-
-
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+    return "; ".join(f"rank {rank}: {last_line(each)}" for rank, each in failures) or last_line(error)

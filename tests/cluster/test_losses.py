@@ -1,5 +1,6 @@
 """A training goes on when Train's controller is lost, and ends with a reason where nothing can go on."""
 
+import errno
 import logging
 import os
 import socket
@@ -21,6 +22,7 @@ from cli.errors import Failure
 from cluster import trainer
 from cluster.head import _watch
 from cluster.layout import Layout, Worker
+from cluster.leave import WORKER
 from cluster.left_behind import free_left_behind
 from cluster.losses import through_losses
 
@@ -127,6 +129,42 @@ def test_without_room_for_the_workers_it_ends(cluster):
 def test_an_error_of_the_controller_itself_is_a_bug(cluster):
     with pytest.raises(ControllerError):
         through_losses(losing(ControllerError(ValueError("a bug"))), LAYOUT)
+
+
+class Heavy:
+    """What a worker unpacks as it starts, for which it has no memory the first few times."""
+
+    def __init__(self, tries: Path, failing: int) -> None:
+        self._tries, self._failing = tries, failing
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return unpack, (str(self._tries), self._failing)
+
+
+def unpack(tries: str, failing: int) -> str:
+    if psutil.Process().cmdline()[0].startswith(WORKER):  # Ray's controller unpacks it as well
+        with Path(tries).open("a") as file:
+            file.write("x")
+            if file.tell() <= failing:
+                raise OSError(errno.ENOMEM, "failed to map segment from shared object")
+    return tries
+
+
+def read(_: Worker, tries: Any) -> str:
+    return Path(tries).read_text()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_that_fail_as_they_start_are_started_again(tmp_path, capfd):
+    tries = tmp_path / "tries"
+    assert trainer.run(read, Heavy(tries, failing=1), Layout(max_failures=1)) == "xx"
+    assert "a worker failed as it started (OSError: [Errno 12] failed to map segment" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_that_never_start_are_told_with_the_reason(tmp_path):
+    with pytest.raises(Failure, match=r"failed to map segment .*, and --layout.max-failures 0 are used up"):
+        trainer.run(read, Heavy(tmp_path / "tries", failing=9), Layout(max_failures=0))
 
 
 def test_a_head_that_is_away_for_long_is_told_once():
