@@ -22,6 +22,7 @@ import ray
 from ray._private.state import state as cluster_state
 from ray.exceptions import RayError
 
+from cluster.controllers import end_controllers
 from cluster.placement import on_node, own_node
 from cluster.stop_request import Asked, StopRequest
 
@@ -170,8 +171,12 @@ def _first(ask: Callable[[], Value | None], seconds: float, ended: threading.Eve
 
 
 def beside_signals(work: Callable[[], Value]) -> Value:
-    """The work's result, from a thread of its own: this one runs the handlers of signals meanwhile, which may
-    end it. Ray Train leaves Ctrl-C alone in such a thread."""
+    """The result of a run of Ray Train, from a thread of its own: this one runs the handlers of signals
+    meanwhile, which may end it. Ray Train leaves Ctrl-C alone in such a thread.
+
+    Where a handler ends this process the run's controller is ended first: a thread that still waits for it in
+    Ray's own code crashes the interpreter (SIGSEGV) as that ends.
+    """
     future: Future[Value] = Future()
 
     def run() -> None:
@@ -180,8 +185,14 @@ def beside_signals(work: Callable[[], Value]) -> Value:
         except BaseException as error:  # noqa: BLE001  # whatever it is, who waits gets it
             future.set_exception(error)
 
-    threading.Thread(target=run, name="workers", daemon=True).start()
-    return future.result()
+    waiting = threading.Thread(target=run, name="workers", daemon=True)
+    waiting.start()
+    try:
+        return future.result()
+    except SystemExit:
+        threading.Thread(target=end_controllers, name="end-controllers", daemon=True).start()
+        waiting.join(HEARING_SECONDS)
+        raise
 
 
 def _say(text: str) -> None:
