@@ -8,12 +8,10 @@ import time
 from collections.abc import Set
 from dataclasses import dataclass
 
-import ray
-from ray._private.state import state as cluster_state
+from cluster.actors import actors_of_job
 
 WORKER_CLASS = "RayTrainWorker"
 """Ray Train's actor."""
-STATES = "PENDING_CREATION", "ALIVE"
 QUIET_SECONDS = 20.0
 """Which every start may take: until then nobody looks closer."""
 
@@ -53,14 +51,8 @@ class Newcomers:
 
 def _workers() -> dict[Process, str]:
     """The workers of this job that have a process, with the address of its node."""
-    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
-    actors = [
-        actor
-        for name in STATES
-        for actor in cluster_state.actor_table(None, job_id=job, actor_state_name=name).values()
-    ]
     return {
         (actor["Address"]["NodeID"], actor["Pid"]): actor["Address"]["IPAddress"]
-        for actor in actors
-        if actor["ActorClassName"] == WORKER_CLASS and actor["Pid"]
+        for actor in actors_of_job(WORKER_CLASS).values()
+        if actor["Pid"]
     }
